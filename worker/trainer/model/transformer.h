@@ -1,0 +1,53 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "worker/trainer/spec.h"
+
+namespace normlab::trainer {
+
+/// One trainable tensor. Names are Hugging Face's Llama names ("model.layers.0.self_attn.q_proj.weight"; 0-based there).
+struct Parameter {
+  std::string name;
+  at::Tensor tensor;  // float32, requires_grad, contiguous
+  int layer;          // 1-based block; 0 for embedding, final norm and head
+  bool decays;        // weight decay applies: matrices but not the embedding
+};
+
+/// What each block did in one forward; filled only when asked for, without touching gradients.
+struct LayerForwardStats {
+  // One row per layer; columns: output variance, output mean square, attention mean square, FFN mean square (as defined
+  // in LayerStats of trainer_event.proto). A tensor, so that reading it is one copy at the end of the step.
+  at::Tensor rows;  // float32 [layers, 4]
+};
+
+/// Llama-family decoder with the norm scheme of the spec (common/norm_scheme.h, arXiv:2502.05795 and others).
+/// Deterministic: the same spec, vocabulary and seed give the same bits on the same machine and thread count.
+class Transformer {
+ public:
+  Transformer(const ModelSpec& model, const NormSpec& norm, int64_t vocab_size, uint64_t seed);
+  ~Transformer();
+
+  /// Mean cross entropy over all positions, in nats. inputs, targets: int64 [batch, seq]. With `stats`, fills it.
+  at::Tensor Loss(const at::Tensor& inputs, const at::Tensor& targets, LayerForwardStats* stats = nullptr) const;
+
+  /// Logits, float32 [batch, seq, vocab].
+  at::Tensor Logits(const at::Tensor& inputs) const;
+
+  /// All trainable tensors, in a fixed order.
+  const std::vector<Parameter>& parameters() const;
+
+  /// Model floating-point operations per token, forward and backward: 6 per non-embedding weight, plus attention.
+  double FlopsPerToken(int64_t seq_len) const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace normlab::trainer

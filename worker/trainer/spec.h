@@ -1,0 +1,88 @@
+#pragma once
+
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+// What a trainer is told: plain structs with the names of proto/normlab/v1/experiment.proto and trainer_event.proto, where
+// each field is documented. No defaults here: the coordinator stores complete specs, and a missing key is an error.
+namespace normlab::trainer {
+
+struct ModelSpec {
+  std::string family;
+  int num_layers;
+  int64_t hidden;
+  int64_t num_heads;
+  int64_t ffn_hidden;
+  double rope_base;
+  double norm_eps;
+  double init_std;
+  double embed_init_std;
+};
+
+struct NormSpec {
+  std::string scheme;
+  double mix_ln_ratio;
+  bool final_norm;
+};
+
+struct DataSpec {
+  std::string dataset;
+  int64_t seq_len;
+};
+
+struct TrainSpec {
+  int64_t steps;
+  int64_t batch_size;
+  int64_t micro_batch_size;  // 0: one forward per update.
+  double lr;
+  double lr_min_ratio;
+  int64_t warmup_steps;
+  double beta1;
+  double beta2;
+  double adam_eps;
+  double weight_decay;
+  double grad_norm_max;  // 0: no clipping.
+};
+
+struct ReportSpec {
+  int64_t eval_every_steps;
+  int64_t eval_sequences;
+  int64_t checkpoint_every_steps;
+  int checkpoints_kept;
+  int64_t step_every_steps;
+  int64_t layers_every_steps;
+};
+
+struct RunSpec {
+  ModelSpec model;
+  NormSpec norm;
+  DataSpec data;
+  TrainSpec train;
+  ReportSpec report;
+  uint64_t seed;
+};
+
+struct TrainerSpec {
+  RunSpec run;
+  std::string data_dir;
+  std::string checkpoint_dir;
+  int attempt;
+  int resume_from_attempt;
+  int rank;
+  int world_size;
+  std::string rendezvous;  // Empty on rank 0.
+  std::string bind_host;
+  int threads;
+};
+
+/// A spec, dataset or checkpoint that would fail again in the same way; `main` reports it as not retryable.
+struct PermanentError : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+/// Reads a TrainerSpec from JSON text. Strict: a missing or unknown key, or a wrong type, throws PermanentError with the
+/// key's path.
+TrainerSpec ParseTrainerSpec(const std::string& json);
+
+}  // namespace normlab::trainer

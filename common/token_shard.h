@@ -13,7 +13,6 @@
 #include <nlohmann/json.hpp>
 #include <set>
 #include <span>
-#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <system_error>
@@ -21,6 +20,7 @@
 #include <vector>
 
 #include "common/durable_file.h"
+#include "common/strict_json.h"
 
 // A dataset of tokens on disk. `normlab data prepare` writes it, the trainer maps it into memory.
 //
@@ -199,68 +199,46 @@ namespace manifest_internal {
 
 using nlohmann::json;
 
-/// One JSON object of the manifest, read strictly: each key once, with its type, and no other.
-class Object {
- public:
-  Object(const json& value, std::string where) : value_(value), where_(std::move(where)) {
-    if (!value.is_object()) Fail("is not an object");
-  }
-
-  const json& Member(const std::string& key) {
-    if (!value_.contains(key)) Fail(fmt::format("has no \"{}\"", key));
-    seen_.insert(key);
-    return value_.at(key);
-  }
-  Object Child(const std::string& key) { return Object(Member(key), where_ + " " + key); }
-  Object Element(const std::string& key, const json& value, size_t index) const {
-    return Object(value, fmt::format("{} {}[{}]", where_, key, index));
-  }
-  std::string Text(const std::string& key) {
-    const json& value = Member(key);
-    if (!value.is_string() || value.get_ref<const std::string&>().empty())
-      Fail(fmt::format("\"{}\" must be text", key));
-    return value.get<std::string>();
-  }
-  int64_t Count(const std::string& key) {
-    const json& value = Member(key);
-    if (!value.is_number_unsigned() || value.get<uint64_t>() >= (uint64_t{1} << 56)) {
-      Fail(fmt::format("\"{}\" is {}, must be a whole number from 0 to 2^56 - 1", key, value.dump()));
-    }
-    return value.get<int64_t>();
-  }
-  void RefuseOthers() const {
-    for (const auto& [key, unused] : value_.items()) {
-      if (!seen_.contains(key)) Fail(fmt::format("has an unknown key \"{}\"", key));
-    }
-  }
-  [[noreturn]] void Fail(const std::string& what) const { throw DatasetError(where_ + ": " + what); }
-
- private:
-  const json& value_;
-  std::string where_;
-  std::set<std::string> seen_;
-};
-
-inline ManifestSplit ReadSplit(Object object) {
-  ManifestSplit split{.tokens = object.Count("tokens"), .documents = object.Count("documents")};
-  const json& shards = object.Member("shards");
-  if (!shards.is_array()) object.Fail("\"shards\" is not a list");
+inline ManifestSplit ReadSplit(StrictObject object) {
+  ManifestSplit split{.tokens = object.Int("tokens"), .documents = object.Int("documents")};
   int64_t sum = 0;
-  for (const json& value : shards) {
-    Object shard = object.Element("shards", value, split.shards.size());
-    ManifestShard entry{.file = shard.Text("file"), .tokens = shard.Count("tokens")};
+  for (StrictObject& shard : object.Children("shards")) {
+    ManifestShard entry{.file = shard.Text("file"), .tokens = shard.Int("tokens")};
     shard.RefuseOthers();
     // A dataset is one folder: a name that leaves it would read whatever the writer of the manifest likes.
-    if (entry.file.find('/') != std::string::npos)
-      object.Fail(fmt::format("shard \"{}\" is not a plain name", entry.file));
+    if (entry.file.empty() || entry.file.find('/') != std::string::npos) {
+      throw JsonError(fmt::format("{}: \"{}\" is not a plain file name", shard.PathOf("file"), entry.file));
+    }
     sum += entry.tokens;
     split.shards.push_back(std::move(entry));
   }
   if (sum != split.tokens) {
-    object.Fail(fmt::format("\"tokens\" is {}, its {} shards have {}", split.tokens, split.shards.size(), sum));
+    throw JsonError(fmt::format("{}: is {}, but the {} shards have {} tokens", object.PathOf("tokens"), split.tokens,
+                                split.shards.size(), sum));
   }
   object.RefuseOthers();
   return split;
+}
+
+inline Manifest ReadDocument(const json& document) {
+  StrictObject object(document, "");
+  if (const std::string format = object.Text("format"); format != kManifestFormat) {
+    throw JsonError(fmt::format("format: is \"{}\", this program reads \"{}\"", format, kManifestFormat));
+  }
+  Manifest manifest{.vocab_size = object.Int("vocab_size", 1), .eos_id = object.Int("eos_id")};
+  StrictObject tokenizer = object.Child("tokenizer");
+  manifest.tokenizer_file = tokenizer.Text("file");
+  manifest.tokenizer_sha256 = tokenizer.Text("sha256");
+  tokenizer.RefuseOthers();
+  StrictObject splits = object.Child("splits");
+  manifest.train = ReadSplit(splits.Child("train"));
+  manifest.validation = ReadSplit(splits.Child("validation"));
+  splits.RefuseOthers();
+  object.RefuseOthers();
+  if (manifest.eos_id >= manifest.vocab_size) {
+    throw JsonError(fmt::format("eos_id: is {}, must be below vocab_size {}", manifest.eos_id, manifest.vocab_size));
+  }
+  return manifest;
 }
 
 inline json SplitJson(const ManifestSplit& split) {
@@ -280,32 +258,13 @@ inline Manifest ReadManifest(const std::filesystem::path& folder) {
     throw DatasetError(fmt::format("{} cannot be opened ({}): make the dataset with `normlab data prepare`",
                                    path.string(), std::generic_category().message(errno)));
   }
-  std::ostringstream text;
-  text << file.rdbuf();
-  nlohmann::json document;
   try {
-    document = nlohmann::json::parse(text.str());
+    return manifest_internal::ReadDocument(nlohmann::json::parse(file));
   } catch (const nlohmann::json::exception& error) {
     throw DatasetError(fmt::format("{} is not JSON: {}", path.string(), error.what()));
+  } catch (const JsonError& error) {
+    throw DatasetError(fmt::format("{}: {}", path.string(), error.what()));
   }
-  manifest_internal::Object object(document, path.string());
-  if (const std::string format = object.Text("format"); format != kManifestFormat) {
-    object.Fail(fmt::format("format is \"{}\", this program reads \"{}\"", format, kManifestFormat));
-  }
-  Manifest manifest{.vocab_size = object.Count("vocab_size"), .eos_id = object.Count("eos_id")};
-  auto tokenizer = object.Child("tokenizer");
-  manifest.tokenizer_file = tokenizer.Text("file");
-  manifest.tokenizer_sha256 = tokenizer.Text("sha256");
-  tokenizer.RefuseOthers();
-  auto splits = object.Child("splits");
-  manifest.train = manifest_internal::ReadSplit(splits.Child("train"));
-  manifest.validation = manifest_internal::ReadSplit(splits.Child("validation"));
-  splits.RefuseOthers();
-  object.RefuseOthers();
-  if (manifest.eos_id >= manifest.vocab_size) {
-    object.Fail(fmt::format("eos_id {} is not below vocab_size {}", manifest.eos_id, manifest.vocab_size));
-  }
-  return manifest;
 }
 
 /// Writes `folder`/manifest.json; write it after all shards, because it makes the folder a dataset. Throws FileError.

@@ -1,0 +1,113 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <variant>
+#include <vector>
+
+// What a trainer says: the messages of proto/normlab/v1/trainer_event.proto, where each field is documented, written as
+// JSON lines in the proto JSON mapping:
+//
+//   line  := {"<event>": {"<field>": value, ...}} "\n"
+//   value := text, true, false, or a number; a double that is not finite is "NaN", "Infinity" or "-Infinity"
+namespace normlab::trainer {
+
+struct RendezvousOpen {
+  std::string address;
+};
+
+struct Started {
+  int64_t first_step;
+  int64_t steps;
+  int64_t num_parameters;
+  std::string resumed_from;
+  double flops_per_token;
+  std::string device;
+  std::string torch_version;
+};
+
+struct StepReport {
+  int64_t step;
+  double loss;
+  double lr;
+  double grad_norm;
+  int64_t tokens;
+  double tokens_per_second;
+  double step_seconds;
+  bool clipped;
+};
+
+struct LayerStats {
+  int layer;
+  double output_variance;
+  double output_mean_square;
+  double attention_mean_square;
+  double ffn_mean_square;
+  double grad_norm;
+};
+
+struct LayerReport {
+  int64_t step;
+  std::vector<LayerStats> layers;
+};
+
+struct EvalReport {
+  int64_t step;
+  double loss;
+  double perplexity;
+  int64_t tokens;
+};
+
+struct CheckpointSaved {
+  int64_t step;
+  std::string name;
+  int64_t bytes;
+};
+
+enum class Severity { kInfo, kWarning, kError };
+
+struct LogLine {
+  Severity severity;
+  std::string text;
+};
+
+struct Finished {
+  int64_t step;
+  bool diverged;
+};
+
+struct Stopped {
+  int64_t step;
+};
+
+struct Failed {
+  std::string message;
+  int64_t step;
+  bool retryable;
+};
+
+using TrainerEvent = std::variant<RendezvousOpen, Started, StepReport, LayerReport, EvalReport, CheckpointSaved,
+                                  LogLine, Finished, Stopped, Failed>;
+
+/// One line with its newline.
+std::string ToJsonLine(const TrainerEvent& event);
+
+/// Where events go. One thread.
+class EventSink {
+ public:
+  virtual ~EventSink() = default;
+  virtual void Emit(const TrainerEvent& event) = 0;
+};
+
+/// Writes each event as one line with one write(2), so that a reader sees whole lines only. Throws FileError if the
+/// reader is gone (EPIPE) or the disk is full: a trainer that nobody hears must end. Closes nothing.
+class JsonLineSink : public EventSink {
+ public:
+  explicit JsonLineSink(int fd) : fd_(fd) {}
+  void Emit(const TrainerEvent& event) override;
+
+ private:
+  int fd_;
+};
+
+}  // namespace normlab::trainer

@@ -1,0 +1,152 @@
+#include "worker/trainer/spec.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "common/strict_json.h"
+
+namespace normlab::trainer {
+namespace {
+
+constexpr int64_t kStepsMax = 1'000'000'000;
+
+ModelSpec ReadModel(StrictObject object) {
+  ModelSpec model{
+      .family = object.Text("family"),
+      .num_layers = static_cast<int>(object.Int("num_layers", 1, 1024)),
+      .hidden = object.Int("hidden", 8, 65536),
+      .num_heads = object.Int("num_heads", 1, 1024),
+      .ffn_hidden = object.Int("ffn_hidden", 8, 262144),
+      .rope_base = object.Number("rope_base", 1e-9, 1e12),
+      .norm_eps = object.Number("norm_eps", 1e-30, 1),
+      .init_std = object.Number("init_std", 1e-30, 10),
+      .embed_init_std = object.Number("embed_init_std", 1e-30, 10),
+  };
+  object.RefuseOthers();
+  if (model.hidden % model.num_heads != 0 || model.hidden / model.num_heads % 2 != 0) {
+    throw JsonError(fmt::format("{}: is {}, must divide hidden ({}) into an even head size", object.PathOf("num_heads"),
+                                model.num_heads, model.hidden));
+  }
+  return model;
+}
+
+NormSpec ReadNorm(StrictObject object) {
+  NormSpec norm{
+      .scheme = object.Text("scheme"),
+      .mix_ln_ratio = object.Number("mix_ln_ratio", 0, 1),
+      .final_norm = object.Bool("final_norm"),
+  };
+  object.RefuseOthers();
+  return norm;
+}
+
+DataSpec ReadData(StrictObject object) {
+  DataSpec data{.dataset = object.Text("dataset"), .seq_len = object.Int("seq_len", 2, 1048576)};
+  object.RefuseOthers();
+  return data;
+}
+
+TrainSpec ReadTrain(StrictObject object) {
+  TrainSpec train{
+      .steps = object.Int("steps", 1, kStepsMax),
+      .batch_size = object.Int("batch_size", 1, 1048576),
+      .micro_batch_size = object.Int("micro_batch_size", 0, 1048576),
+      .lr = object.Number("lr", 0, 100),
+      .lr_min_ratio = object.Number("lr_min_ratio", 0, 1),
+      .warmup_steps = object.Int("warmup_steps", 0, kStepsMax),
+      .beta1 = object.Number("beta1", 0, 0.999999),
+      .beta2 = object.Number("beta2", 0, 0.999999),
+      .adam_eps = object.Number("adam_eps", 1e-30, 1),
+      .weight_decay = object.Number("weight_decay", 0, 10),
+      .grad_norm_max = object.Number("grad_norm_max", 0, 1e9),
+  };
+  object.RefuseOthers();
+  return train;
+}
+
+ReportSpec ReadReport(StrictObject object) {
+  ReportSpec report{
+      .eval_every_steps = object.Int("eval_every_steps", 1, kStepsMax),
+      .eval_sequences = object.Int("eval_sequences", 1, 100'000'000),
+      .checkpoint_every_steps = object.Int("checkpoint_every_steps", 1, kStepsMax),
+      .checkpoints_kept = static_cast<int>(object.Int("checkpoints_kept", 2, 1000)),
+      .step_every_steps = object.Int("step_every_steps", 1, kStepsMax),
+      .layers_every_steps = object.Int("layers_every_steps", 1, kStepsMax),
+  };
+  object.RefuseOthers();
+  return report;
+}
+
+RunSpec ReadRun(StrictObject object) {
+  RunSpec run{
+      .model = ReadModel(object.Child("model")),
+      .norm = ReadNorm(object.Child("norm")),
+      .data = ReadData(object.Child("data")),
+      .train = ReadTrain(object.Child("train")),
+      .report = ReadReport(object.Child("report")),
+      .seed = static_cast<uint64_t>(object.Int("seed")),
+  };
+  // Placement and retries are the coordinator's affair.
+  object.Ignore("resources");
+  object.Ignore("retries_max");
+  object.RefuseOthers();
+  return run;
+}
+
+// Proto JSON leaves out a plain field that is zero or empty; these may be.
+int64_t IntOrZero(StrictObject& object, const std::string& key, int64_t max) {
+  return object.Has(key) ? object.Int(key, 0, max) : 0;
+}
+std::string TextOrEmpty(StrictObject& object, const std::string& key) {
+  return object.Has(key) ? object.Text(key) : std::string();
+}
+
+TrainerSpec ReadSpec(StrictObject object) {
+  constexpr int64_t kIntMax = 2147483647;
+  TrainerSpec spec{
+      .run = ReadRun(object.Child("run")),
+      .data_dir = object.Text("data_dir"),
+      .checkpoint_dir = object.Text("checkpoint_dir"),
+      .attempt = static_cast<int>(object.Int("attempt", 1, kIntMax)),
+      .resume_from_attempt = static_cast<int>(IntOrZero(object, "resume_from_attempt", kIntMax)),
+      .rank = static_cast<int>(IntOrZero(object, "rank", kIntMax)),
+      .world_size = static_cast<int>(object.Int("world_size", 1, 4096)),
+      .rendezvous = TextOrEmpty(object, "rendezvous"),
+      .bind_host = TextOrEmpty(object, "bind_host"),
+      .threads = static_cast<int>(object.Int("threads", 1, 1024)),
+  };
+  object.RefuseOthers();
+  if (spec.rank >= spec.world_size) {
+    throw JsonError(fmt::format("rank: is {}, must be below world_size {}", spec.rank, spec.world_size));
+  }
+  if (spec.rank > 0 && spec.rendezvous.empty()) {
+    throw JsonError(fmt::format("rendezvous: is empty, rank {} needs the address that rank 0 reported", spec.rank));
+  }
+  if (spec.world_size > 1 && spec.rank == 0 && spec.bind_host.empty()) {
+    throw JsonError(fmt::format("bind_host: is empty, rank 0 of {} needs an address to listen on", spec.world_size));
+  }
+  const TrainSpec& train = spec.run.train;
+  const int64_t per_forward = (train.micro_batch_size == 0 ? 1 : train.micro_batch_size) * spec.world_size;
+  if (train.batch_size % per_forward != 0) {
+    throw JsonError(
+        fmt::format("run.train.batch_size: is {}, must be a multiple of {} (micro_batch_size {} on each of {} ranks)",
+                    train.batch_size, per_forward, train.micro_batch_size, spec.world_size));
+  }
+  return spec;
+}
+
+}  // namespace
+
+TrainerSpec ParseTrainerSpec(const std::string& json) {
+  try {
+    const nlohmann::json document = nlohmann::json::parse(json);
+    return ReadSpec(StrictObject(document, ""));
+  } catch (const nlohmann::json::exception& error) {
+    throw PermanentError(fmt::format("the spec is not JSON: {}", error.what()));
+  } catch (const JsonError& error) {
+    throw PermanentError(fmt::format("the spec is wrong: {}", error.what()));
+  }
+}
+
+}  // namespace normlab::trainer

@@ -4,8 +4,9 @@
 #include <stdexcept>
 #include <string>
 
-// What a trainer is told: plain structs with the names of proto/normlab/v1/experiment.proto and trainer_event.proto, where
-// each field is documented. No defaults here: the coordinator stores complete specs, and a missing key is an error.
+// What a trainer is told: plain structs with the names of proto/normlab/v1/experiment.proto and trainer_event.proto,
+// where each field is documented. No defaults here: the coordinator stores complete specs, and a missing key is an
+// error.
 namespace normlab::trainer {
 
 struct ModelSpec {
@@ -81,8 +82,8 @@ struct PermanentError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-/// Reads a TrainerSpec from JSON text. Strict: a missing or unknown key, or a wrong type, throws PermanentError with the
-/// key's path.
+/// Reads a TrainerSpec from JSON text. Strict: a missing or unknown key, or a wrong type, throws PermanentError with
+/// the key's path.
 TrainerSpec ParseTrainerSpec(const std::string& json);
 
 }  // namespace normlab::trainer

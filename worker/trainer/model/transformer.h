@@ -1,20 +1,21 @@
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
 
-#include <ATen/core/Tensor.h>
-
 #include "worker/trainer/spec.h"
 
 namespace normlab::trainer {
 
-/// One trainable tensor. Names are Hugging Face's Llama names ("model.layers.0.self_attn.q_proj.weight"; 0-based there).
+/// One trainable tensor. Names are Hugging Face's Llama names ("model.layers.0.self_attn.q_proj.weight"; 0-based
+/// there).
 struct Parameter {
   std::string name;
-  at::Tensor tensor;  // float32, requires_grad, contiguous
+  at::Tensor tensor;  // requires_grad, contiguous. Change it in place only: several are views of one storage.
   int layer;          // 1-based block; 0 for embedding, final norm and head
   bool decays;        // weight decay applies: matrices but not the embedding
 };
@@ -27,22 +28,28 @@ struct LayerForwardStats {
 };
 
 /// Llama-family decoder with the norm scheme of the spec (common/norm_scheme.h, arXiv:2502.05795 and others).
-/// Deterministic: the same spec, vocabulary and seed give the same bits on the same machine and thread count.
+/// Deterministic: the same spec, vocabulary and seed give the same bits on the same machine and thread count. Initial
+/// weights depend on seed and name alone, up to the scheme's standard deviations: arms of an ablation start alike.
 class Transformer {
  public:
-  Transformer(const ModelSpec& model, const NormSpec& norm, int64_t vocab_size, uint64_t seed);
+  /// Throws PermanentError for a scheme or shape that cannot be built. `dtype` is float32 or, to check formulas,
+  /// float64.
+  Transformer(const ModelSpec& model, const NormSpec& norm, int64_t vocab_size, uint64_t seed,
+              at::ScalarType dtype = at::kFloat);
   ~Transformer();
 
   /// Mean cross entropy over all positions, in nats. inputs, targets: int64 [batch, seq]. With `stats`, fills it.
+  /// backward() of the result may be called once.
   at::Tensor Loss(const at::Tensor& inputs, const at::Tensor& targets, LayerForwardStats* stats = nullptr) const;
 
-  /// Logits, float32 [batch, seq, vocab].
+  /// Logits without gradient, [batch, seq, vocab].
   at::Tensor Logits(const at::Tensor& inputs) const;
 
   /// All trainable tensors, in a fixed order.
   const std::vector<Parameter>& parameters() const;
 
-  /// Model floating-point operations per token, forward and backward: 6 per non-embedding weight, plus attention.
+  /// Model floating-point operations per token, forward and backward: 6 per weight outside of the embedding, plus 12
+  /// per layer, hidden and position for attention (arXiv:2204.02311, appendix B: the causal half is not subtracted).
   double FlopsPerToken(int64_t seq_len) const;
 
  private:

@@ -1,0 +1,161 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "coordinator/engine/state.h"
+
+// What can be asked of the engine. Each is a fact or a wish from outside; the engine decides what it means.
+namespace normlab::engine {
+
+/// One point of the expanded matrix.
+struct NewRun {
+  std::string spec;  // Serialized RunSpec, complete.
+  std::map<std::string, std::string> axes;
+  std::map<std::string, std::string> worker_labels;
+  int world_size = 1;
+  int retries_max = 0;
+  int64_t steps = 0;
+};
+
+struct CreateExperiment {
+  std::string request_id;
+  std::string owner;
+  std::string spec;  // Serialized ExperimentSpec.
+  std::string spec_digest;
+  int priority = 0;
+  std::map<std::string, std::string> labels;
+  std::vector<NewRun> runs;
+};
+
+/// Which runs; the fields that are set are ANDed. An empty selector chooses every run in lists and nothing in changes.
+struct Selector {
+  std::vector<RunId> runs;
+  std::optional<ExperimentId> experiment;
+  std::map<std::string, std::string> labels;
+  std::vector<RunState> states;
+};
+
+struct CancelRuns {
+  Selector selector;
+  std::string actor;
+  std::string reason;
+};
+
+struct RequeueRuns {
+  Selector selector;
+  bool from_scratch = false;
+  std::optional<int> priority;
+  std::string actor;
+  std::string reason;
+  std::string request_id;
+};
+
+struct CordonWorker {
+  WorkerId worker;
+  bool cordoned = false;
+  std::string actor;
+};
+
+/// A worker's session began.
+struct WorkerHello {
+  WorkerId worker;
+  std::string incarnation;
+  WorkerInfo info;
+  std::vector<AttemptRef> running;
+};
+
+struct WorkerHeartbeat {
+  WorkerId worker;
+  std::string incarnation;
+};
+
+/// The worker was asked to end: nothing new is placed there.
+struct WorkerDraining {
+  WorkerId worker;
+  std::string incarnation;
+};
+
+/// The stream closed. The lease goes on.
+struct WorkerDisconnected {
+  WorkerId worker;
+  std::string incarnation;
+};
+
+// What a rank reports. `payload` is the serialized message that history keeps.
+struct RendezvousOpen {
+  std::string address;
+};
+struct RankStarted {
+  int64_t first_step = 1;
+  std::string resumed_from;
+};
+struct StepReported {
+  int64_t step = 0;
+  double loss = 0;
+  double lr = 0;
+  double tokens_per_second = 0;
+  int64_t tokens = 0;
+  std::string payload;
+};
+struct LayersReported {
+  int64_t step = 0;
+  std::string payload;
+};
+struct EvalReported {
+  EvalResult eval;
+  std::string payload;
+};
+struct CheckpointReported {
+  Checkpoint checkpoint;
+};
+struct LogReported {
+  std::string payload;  // Serialized LogLine.
+};
+struct TrainerFinished {
+  int64_t step = 0;
+  bool diverged = false;
+};
+struct TrainerStopped {
+  int64_t step = 0;
+};
+struct TrainerFailed {
+  std::string message;
+  int64_t step = 0;
+  bool retryable = true;
+};
+struct TrainerExited {
+  std::optional<int> code;
+  std::optional<int> signal;
+  std::string detail;
+};
+
+using Report = std::variant<RendezvousOpen, RankStarted, StepReported, LayersReported, EvalReported, CheckpointReported,
+                            LogReported, TrainerFinished, TrainerStopped, TrainerFailed, TrainerExited>;
+
+struct WorkerReport {
+  WorkerId worker;
+  std::string incarnation;
+  int64_t sequence = 0;  // Acknowledged once the tick is durable, also when refused: a stale report must not come back.
+  AttemptRef attempt;
+  absl::Time time;  // The worker's clock; for logs and history.
+  Report report;
+};
+
+/// One gang that the scheduler chose; the engine checks it again against the state of now.
+struct PlaceRun {
+  RunId run;
+  std::vector<WorkerId> gang;  // By rank.
+};
+
+/// Time went by: expires leases, ends backoffs.
+struct Tick {};
+
+using Command = std::variant<CreateExperiment, CancelRuns, RequeueRuns, CordonWorker, WorkerHello, WorkerHeartbeat,
+                             WorkerDraining, WorkerDisconnected, WorkerReport, PlaceRun, Tick>;
+
+}  // namespace normlab::engine

@@ -1,0 +1,29 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <optional>
+
+#include "worker/trainer/model/norm.h"
+
+namespace normlab::trainer {
+
+/// From the stream to the loss: final norm (if the model has one) and the projection to the vocabulary.
+struct Head {
+  std::optional<Norm> norm;
+  at::Tensor weight;  // [vocab, hidden]
+
+  // What autograd knows as trainable; share storage with the tensors above.
+  at::Tensor trainable_gain;  // Undefined without a norm.
+  at::Tensor trainable_weight;
+};
+
+/// Mean cross entropy over all tokens, in nats. x: [tokens, hidden]; targets: int64 [tokens]. Throws when a target is
+/// outside the vocabulary. Where gradients are wanted they are made at once, a few rows of logits at a time: the logits
+/// of a whole batch never exist.
+at::Tensor HeadLoss(const Head& head, const at::Tensor& x, const at::Tensor& targets);
+
+/// Logits without gradient. [tokens, hidden] to [tokens, vocab].
+at::Tensor HeadLogits(const Head& head, const at::Tensor& x);
+
+}  // namespace normlab::trainer

@@ -1,0 +1,46 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace normlab::trainer {
+
+/// RMSNorm with a gain: y = x / sqrt(mean(x^2) + eps) * gain * output_scale (arXiv:1910.07467).
+struct Norm {
+  at::Tensor gain;  // [hidden]
+  double output_scale;
+  double eps;
+};
+
+/// What one sublayer does to the stream; means over tokens.
+struct SublayerStats {
+  double branch_mean_square = 0;
+  double output_variance = 0;  // Over hidden.
+  double output_mean_square = 0;
+};
+
+struct NormResult {
+  at::Tensor output;   // [tokens, hidden]
+  at::Tensor inv_rms;  // [tokens]: 1 / sqrt(mean(x^2) + eps), for the gradient.
+};
+
+struct NormGradient {
+  at::Tensor x;     // [tokens, hidden]
+  at::Tensor gain;  // [hidden]
+};
+
+/// The norm of x. [tokens, hidden]
+NormResult ApplyNorm(const Norm& norm, const at::Tensor& x);
+
+/// The norm of residual_scale * residual + branch. `branch` becomes that sum. `stats`, unless null, gets the branch's
+/// mean square and the output's numbers.
+NormResult AddAndNorm(const Norm& norm, double residual_scale, const at::Tensor& residual, const at::Tensor& branch,
+                      SublayerStats* stats);
+
+/// branch += residual. `stats` as in AddAndNorm, the output being the sum.
+void AddResidual(const at::Tensor& residual, const at::Tensor& branch, SublayerStats* stats);
+
+/// Gradients of the norm of x. `add`, unless undefined, is added to the gradient by x.
+NormGradient NormBackward(const Norm& norm, const at::Tensor& grad_output, const at::Tensor& x,
+                          const at::Tensor& inv_rms, const at::Tensor& add = {});
+
+}  // namespace normlab::trainer

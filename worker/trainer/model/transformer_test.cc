@@ -1,0 +1,321 @@
+#include "worker/trainer/model/transformer.h"
+
+#include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
+#include <c10/core/GradMode.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "worker/trainer/model/testing/reference_model.h"
+
+namespace normlab::trainer {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::ThrowsMessage;
+
+constexpr int64_t kVocab = 50;
+
+ModelSpec SmallModel() {
+  return {.family = "llama",
+          .num_layers = 5,
+          .hidden = 24,
+          .num_heads = 3,
+          .ffn_hidden = 20,
+          .rope_base = 10000,
+          .norm_eps = 1e-6,
+          .init_std = 0.1,
+          .embed_init_std = 0.5};
+}
+
+NormSpec Scheme(const std::string& name) { return {.scheme = name, .mix_ln_ratio = 0.5, .final_norm = true}; }
+
+at::Generator Random(uint64_t seed) { return at::detail::createCPUGenerator(seed); }
+
+struct Batch {
+  at::Tensor inputs;
+  at::Tensor targets;
+};
+
+/// More rows than one chunk of the kernels, and not a multiple of it.
+Batch SmallBatch(int64_t vocab = kVocab) {
+  return {at::randint(vocab, {5, 19}, Random(1), at::kLong), at::randint(vocab, {5, 19}, Random(2), at::kLong)};
+}
+
+/// Gains away from 1, so that a gain in the wrong place is seen.
+void ShakeGains(const Transformer& transformer) {
+  for (const Parameter& parameter : transformer.parameters()) {
+    if (parameter.tensor.dim() == 1) {
+      parameter.tensor.detach().add_(0.3 * at::randn(parameter.tensor.sizes(), Random(3), at::kDouble));
+    }
+  }
+}
+
+testing::Weights CopyWeights(const Transformer& transformer) {
+  testing::Weights weights;
+  for (const Parameter& parameter : transformer.parameters()) {
+    weights[parameter.name] = parameter.tensor.detach().to(at::kDouble, false, /*copy=*/true).requires_grad_();
+  }
+  return weights;
+}
+
+double RelativeError(const at::Tensor& actual, const at::Tensor& expected) {
+  return ((actual.to(at::kDouble) - expected).norm() / expected.norm()).item<double>();
+}
+
+void ExpectEqualsReference(const ModelSpec& model, const NormSpec& norm, int64_t vocab, at::ScalarType dtype,
+                           double tolerance) {
+  const Transformer transformer(model, norm, vocab, /*seed=*/7, dtype);
+  ShakeGains(transformer);
+  const testing::Weights weights = CopyWeights(transformer);
+  const Batch batch = SmallBatch(vocab);
+
+  LayerForwardStats stats;
+  const at::Tensor loss = transformer.Loss(batch.inputs, batch.targets, &stats);
+  loss.backward();
+  const testing::ReferenceResult expected = testing::RunReference(model, norm, weights, batch.inputs, batch.targets);
+  expected.loss.backward();
+
+  EXPECT_NEAR(loss.item<double>(), expected.loss.item<double>(), tolerance * 10);
+  EXPECT_LT(RelativeError(transformer.Logits(batch.inputs), expected.logits), tolerance);
+  for (const Parameter& parameter : transformer.parameters()) {
+    ASSERT_TRUE(parameter.tensor.grad().defined()) << parameter.name;
+    EXPECT_LT(RelativeError(parameter.tensor.grad(), weights.at(parameter.name).grad()), tolerance) << parameter.name;
+  }
+  // The statistics are reported as float32.
+  for (int column = 0; column < 4; ++column) {
+    EXPECT_LT(RelativeError(stats.rows.select(1, column), expected.layer_stats.select(1, column)), 1e-5) << column;
+  }
+}
+
+class SchemeTest : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(SchemeTest, EqualsTheFormulaInFloat64ForwardAndGradient) {
+  ExpectEqualsReference(SmallModel(), Scheme(GetParam()), kVocab, at::kDouble, 1e-10);
+}
+
+TEST_P(SchemeTest, EqualsTheFormulaInFloat32UpToItsPrecision) {
+  ExpectEqualsReference(SmallModel(), Scheme(GetParam()), kVocab, at::kFloat, 2e-5);
+}
+
+TEST_P(SchemeTest, EqualsTheFormulaWithoutAFinalNorm) {
+  NormSpec norm = Scheme(GetParam());
+  norm.final_norm = false;
+  ExpectEqualsReference(SmallModel(), norm, kVocab, at::kDouble, 1e-10);
+}
+
+TEST_P(SchemeTest, GradientEqualsFiniteDifferencesOfTheLoss) {
+  const Transformer transformer(SmallModel(), Scheme(GetParam()), kVocab, 7, at::kDouble);
+  ShakeGains(transformer);
+  const Batch batch = SmallBatch();
+  transformer.Loss(batch.inputs, batch.targets).backward();
+  const double step = 1e-5;
+  for (const Parameter& parameter : transformer.parameters()) {
+    const at::Tensor weight = parameter.tensor.detach();
+    const at::Tensor direction = at::randn(weight.sizes(), Random(4), at::kDouble);
+    weight.add_(direction, step);
+    const double above = transformer.Loss(batch.inputs, batch.targets).item<double>();
+    weight.sub_(direction, 2 * step);
+    const double below = transformer.Loss(batch.inputs, batch.targets).item<double>();
+    weight.add_(direction, step);
+    const double slope = (parameter.tensor.grad() * direction).sum().item<double>();
+    EXPECT_NEAR((above - below) / (2 * step), slope, 1e-7 + 1e-5 * std::abs(slope)) << parameter.name;
+  }
+}
+
+TEST_P(SchemeTest, SameSeedTwiceGivesTheSameBits) {
+  const auto run = [&](uint64_t seed) {
+    const Transformer transformer(SmallModel(), Scheme(GetParam()), kVocab, seed);
+    const Batch batch = SmallBatch();
+    transformer.Loss(batch.inputs, batch.targets).backward();
+    std::vector<at::Tensor> flat;
+    for (const Parameter& parameter : transformer.parameters()) flat.push_back(parameter.tensor.grad().flatten());
+    return at::cat(flat);
+  };
+  EXPECT_TRUE(at::equal(run(1), run(1)));
+  EXPECT_FALSE(at::equal(run(1), run(2)));
+}
+
+TEST_P(SchemeTest, StatisticsChangeNeitherLossNorGradient) {
+  const Transformer transformer(SmallModel(), Scheme(GetParam()), kVocab, 1);
+  const Batch batch = SmallBatch();
+  const auto gradient_of = [&](LayerForwardStats* stats) {
+    const at::Tensor weight = transformer.parameters()[1].tensor;
+    weight.mutable_grad().reset();
+    transformer.Loss(batch.inputs, batch.targets, stats).backward();
+    return weight.grad().clone();
+  };
+  LayerForwardStats stats;
+  EXPECT_TRUE(at::equal(gradient_of(nullptr), gradient_of(&stats)));
+  EXPECT_EQ(stats.rows.sizes(), at::IntArrayRef({5, 4}));
+}
+
+INSTANTIATE_TEST_SUITE_P(All, SchemeTest, ::testing::Values("pre_ln", "lns", "post_ln", "deepnorm", "mix_ln"),
+                         [](const auto& info) { return std::string(info.param); });
+
+TEST(TransformerTest, LossOverSeveralPiecesOfLogitsEqualsTheFormula) {
+  ModelSpec model = SmallModel();
+  model.num_layers = 1;
+  ExpectEqualsReference(model, Scheme("pre_ln"), /*vocab=*/20000, at::kDouble, 1e-10);
+}
+
+TEST(TransformerTest, LnsIsPreLnWhoseGainsAreOverTheRootOfTheOneBasedLayer) {
+  const Transformer lns(SmallModel(), Scheme("lns"), kVocab, 7, at::kDouble);
+  const Transformer pre_ln(SmallModel(), Scheme("pre_ln"), kVocab, 7, at::kDouble);
+  for (const Parameter& parameter : pre_ln.parameters()) {
+    if (parameter.layer > 0 && parameter.tensor.dim() == 1) parameter.tensor.detach().div_(std::sqrt(parameter.layer));
+  }
+  const Batch batch = SmallBatch();
+  EXPECT_LT(RelativeError(lns.Logits(batch.inputs), pre_ln.Logits(batch.inputs)), 1e-12);
+}
+
+TEST(TransformerTest, MixLnTurnsFromPostToPreAfterTheFloorOfTheRatio) {
+  ModelSpec model = SmallModel();
+  model.num_layers = 12;
+  const Transformer transformer(model, {.scheme = "mix_ln", .mix_ln_ratio = 0.25, .final_norm = true}, kVocab, 7);
+  const Batch batch = SmallBatch();
+  LayerForwardStats stats;
+  transformer.Loss(batch.inputs, batch.targets, &stats);
+  // A Post-LN block ends in a norm, so its output has mean square 1; behind it the stream grows.
+  for (int layer = 1; layer <= 12; ++layer) {
+    const double mean_square = stats.rows[layer - 1][1].item<double>();
+    if (layer <= 3) {
+      EXPECT_NEAR(mean_square, 1, 1e-3) << layer;
+    } else {
+      EXPECT_GT(mean_square, 1.002) << layer;
+    }
+  }
+}
+
+TEST(TransformerTest, ArmsOfAnAblationStartFromTheSameWeights) {
+  const Transformer pre_ln(SmallModel(), Scheme("pre_ln"), kVocab, 7);
+  const Transformer lns(SmallModel(), Scheme("lns"), kVocab, 7);
+  const Transformer deepnorm(SmallModel(), Scheme("deepnorm"), kVocab, 7);
+  for (size_t i = 0; i < pre_ln.parameters().size(); ++i) {
+    const at::Tensor& weight = pre_ln.parameters()[i].tensor;
+    EXPECT_TRUE(at::equal(lns.parameters()[i].tensor, weight)) << pre_ln.parameters()[i].name;
+    // Another deviation scales the same draws.
+    const at::Tensor& other = deepnorm.parameters()[i].tensor;
+    const double scale = (other.norm() / weight.norm()).item<double>();
+    EXPECT_TRUE(at::allclose(other, weight * scale, 1e-5)) << pre_ln.parameters()[i].name;
+  }
+}
+
+double MeasuredStd(const Transformer& transformer, const std::string& name) {
+  for (const Parameter& parameter : transformer.parameters()) {
+    if (parameter.name == name) return parameter.tensor.detach().std().item<double>();
+  }
+  ADD_FAILURE() << name;
+  return 0;
+}
+
+TEST(TransformerTest, InitialDeviationsAreThoseOfTheSpec) {
+  ModelSpec model = SmallModel();
+  model.hidden = 96, model.ffn_hidden = 160, model.init_std = 0.02, model.embed_init_std = 0.632;
+  for (const char* scheme : {"pre_ln", "lns", "post_ln", "mix_ln"}) {
+    const Transformer transformer(model, Scheme(scheme), 500, 7);
+    EXPECT_NEAR(MeasuredStd(transformer, "model.embed_tokens.weight"), 0.632, 0.632 * 0.02);
+    for (const char* name : {"model.layers.0.self_attn.q_proj.weight", "model.layers.2.self_attn.k_proj.weight",
+                             "model.layers.2.self_attn.v_proj.weight", "model.layers.2.self_attn.o_proj.weight",
+                             "model.layers.4.mlp.gate_proj.weight", "model.layers.4.mlp.up_proj.weight",
+                             "model.layers.4.mlp.down_proj.weight", "lm_head.weight"}) {
+      EXPECT_NEAR(MeasuredStd(transformer, name), 0.02, 0.02 * 0.03) << scheme << " " << name;
+    }
+  }
+}
+
+TEST(TransformerTest, DeepNormInitIsXavierWithThePapersGainOnValueOutputAndFfn) {
+  ModelSpec model = SmallModel();
+  model.num_layers = 12, model.hidden = 96, model.ffn_hidden = 160;
+  const Transformer transformer(model, Scheme("deepnorm"), 500, 7);
+  const double square = std::sqrt(2.0 / (96 + 96)), ffn = std::sqrt(2.0 / (96 + 160)), beta = std::pow(96, -0.25);
+  const std::pair<const char*, double> expected[] = {
+      {"self_attn.q_proj", square},        {"self_attn.k_proj", square},  {"self_attn.v_proj", square * beta},
+      {"self_attn.o_proj", square * beta}, {"mlp.gate_proj", ffn * beta}, {"mlp.up_proj", ffn * beta},
+      {"mlp.down_proj", ffn * beta}};
+  for (const auto& [name, std] : expected) {
+    for (const char* layer : {"0", "11"}) {
+      const std::string full_name = std::string("model.layers.") + layer + "." + name + ".weight";
+      EXPECT_NEAR(MeasuredStd(transformer, full_name), std, std * 0.03) << full_name;
+    }
+  }
+}
+
+TEST(TransformerTest, FfnContributionOfLnsAtInitFallsAsComputedByMonteCarlo) {
+  const ModelSpec model = {.family = "llama",
+                           .num_layers = 4,
+                           .hidden = 512,
+                           .num_heads = 8,
+                           .ffn_hidden = 1368,
+                           .rope_base = 10000,
+                           .norm_eps = 1e-6,
+                           .init_std = 0.02,
+                           .embed_init_std = 0.02};
+  const Transformer transformer(model, Scheme("lns"), kVocab, 7);
+  const Batch batch = SmallBatch();
+  LayerForwardStats stats;
+  const c10::NoGradGuard no_grad;
+  transformer.Loss(batch.inputs, batch.targets, &stats);
+  EXPECT_NEAR(stats.rows[0][3].item<double>(), 6.6e-3, 6.6e-4);
+  EXPECT_NEAR(stats.rows[1][3].item<double>(), 1.5e-3, 1.5e-4);
+  EXPECT_NEAR(stats.rows[3][3].item<double>(), 3.7e-4, 3.7e-5);
+}
+
+TEST(TransformerTest, GradientScalesWithTheLossForMicroBatches) {
+  const Transformer transformer(SmallModel(), Scheme("lns"), kVocab, 7, at::kDouble);
+  const Batch batch = SmallBatch();
+  const at::Tensor weight = transformer.parameters().back().tensor;
+  transformer.Loss(batch.inputs, batch.targets).backward();
+  const at::Tensor whole = weight.grad().clone();
+  weight.mutable_grad().reset();
+  for (int micro = 0; micro < 2; ++micro) (transformer.Loss(batch.inputs, batch.targets) / 2).backward();
+  EXPECT_LT(RelativeError(weight.grad(), whole), 1e-14);
+}
+
+TEST(TransformerTest, WritingATrainableTensorInPlaceChangesTheModel) {
+  const Transformer transformer(SmallModel(), Scheme("pre_ln"), kVocab, 7);
+  const Batch batch = SmallBatch();
+  for (const Parameter& parameter : transformer.parameters()) {
+    const at::Tensor before = transformer.Logits(batch.inputs);
+    parameter.tensor.detach().mul_(1.5);
+    EXPECT_FALSE(at::equal(transformer.Logits(batch.inputs), before)) << parameter.name;
+    EXPECT_TRUE(parameter.tensor.is_contiguous()) << parameter.name;
+  }
+}
+
+TEST(TransformerTest, BackwardTwiceOverOneLossIsAnErrorThatSaysSo) {
+  const Transformer transformer(SmallModel(), Scheme("pre_ln"), kVocab, 7);
+  const Batch batch = SmallBatch();
+  const at::Tensor loss = transformer.Loss(batch.inputs, batch.targets);
+  loss.backward({}, /*retain_graph=*/true);
+  EXPECT_THAT([&] { loss.backward(); }, ThrowsMessage<c10::Error>(HasSubstr("backward ran twice")));
+}
+
+TEST(TransformerTest, TokensOutsideTheVocabularyAreNamed) {
+  const Transformer transformer(SmallModel(), Scheme("pre_ln"), kVocab, 7);
+  Batch batch = SmallBatch();
+  batch.targets[0][0] = kVocab;
+  EXPECT_THAT([&] { transformer.Loss(batch.inputs, batch.targets); },
+              ThrowsMessage<c10::Error>(HasSubstr("to 50, the vocabulary has 50 tokens")));
+}
+
+TEST(TransformerTest, AnUnknownSchemeAndAnImpossibleShapeArePermanentErrors) {
+  EXPECT_THAT([] { Transformer(SmallModel(), Scheme("preln"), kVocab, 7); },
+              ThrowsMessage<PermanentError>(HasSubstr("\"preln\": this trainer knows pre_ln, lns")));
+  ModelSpec odd = SmallModel();
+  odd.num_heads = 8;
+  EXPECT_THAT([&] { Transformer(odd, Scheme("lns"), kVocab, 7); },
+              ThrowsMessage<PermanentError>(HasSubstr("hidden 24 over model.num_heads 8 gives no even head size")));
+}
+
+TEST(TransformerTest, FlopsCountSixPerWeightOutsideOfTheEmbeddingAndAttention) {
+  const ModelSpec model = SmallModel();
+  const Transformer transformer(model, Scheme("pre_ln"), kVocab, 7);
+  const double weights = 5 * (4 * 24 * 24 + 3 * 24 * 20 + 2 * 24) + 24 + kVocab * 24;
+  EXPECT_EQ(transformer.FlopsPerToken(100), 6 * weights + 12 * 5 * 24 * 100);
+}
+
+}  // namespace
+}  // namespace normlab::trainer

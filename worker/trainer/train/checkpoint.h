@@ -1,0 +1,95 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "worker/trainer/events.h"
+#include "worker/trainer/train/safetensors.h"
+
+// A run's checkpoints. One is a folder, written under a temporary name, synced and renamed, so that it is complete or
+// not there:
+//
+//   checkpoints := folder with any number of "step-" STEP ".attempt-" ATTEMPT      8 and 3 digits or more
+//   checkpoint  := model.safetensors      weights, by their Hugging Face names
+//                  optimizer.safetensors  "exp_avg." NAME and "exp_avg_sq." NAME for each weight
+//                  state.json
+//   state.json  := {"state": state, "sha256": SHA-256 of state in its compact form}
+//   state       := {"format": "normlab-checkpoint-v1", "step": N, "tokens": N,
+//                   "fingerprint": [[FIELD, VALUE], ...],
+//                   "files": {NAME: {"bytes": N, "sha256": HEX}, ...}}
+//   temporary   := ".tmp-" checkpoint's name
+//
+// Data order and weights' start follow from the spec's seed, and nothing else is random: step and tokens are the whole
+// position. A changed or missing byte of any file is found by its digest. No torch here.
+namespace normlab::trainer {
+
+/// What must be equal for a run to go on from a checkpoint: (field, value) in a fixed order.
+using Fingerprint = std::vector<std::pair<std::string, std::string>>;
+
+struct CheckpointName {
+  int64_t step;
+  int attempt;
+
+  std::string ToText() const;
+  static std::optional<CheckpointName> Parse(const std::string& text);
+  /// By step; of one step, the later attempt is the greater.
+  auto operator<=>(const CheckpointName&) const = default;
+};
+
+/// A checkpoint whose digests were verified.
+struct VerifiedCheckpoint {
+  std::string name;
+  std::filesystem::path model_file;
+  std::filesystem::path optimizer_file;
+  int64_t step;
+  int64_t tokens;
+  Fingerprint fingerprint;
+};
+
+struct CheckpointContent {
+  int64_t step;
+  int64_t tokens;
+  Fingerprint fingerprint;
+  std::vector<NamedArray> model;
+  std::vector<NamedArray> optimizer;
+};
+
+/// The checkpoints of one run, for one attempt. Two attempts may use the folder at once (a lost worker may not know yet
+/// that it is): they write different names, and neither removes what a later attempt wrote. One thread.
+class CheckpointFolder {
+ public:
+  struct Options {
+    std::filesystem::path path;
+    int attempt;
+    int resume_from_attempt;  // Checkpoints of attempts before this one are neither used nor removed.
+    int kept;                 // At least 1.
+  };
+
+  /// Creates the folder and removes what interrupted writes of this and earlier attempts left. Throws FileError.
+  explicit CheckpointFolder(Options options);
+
+  /// The newest checkpoint whose files are as they were written. Damaged ones are skipped, each with a WARNING to
+  /// `events` that names the file and what is wrong.
+  std::optional<VerifiedCheckpoint> FindNewest(EventSink& events);
+
+  /// Writes a checkpoint, durable when this returns, and then removes all but the newest ones. On error (FileError with
+  /// path and bytes, such as a full disk) nothing of it is left and the earlier ones are untouched.
+  CheckpointSaved Write(const CheckpointContent& content);
+
+ private:
+  std::vector<CheckpointName> ListNewestFirst() const;
+  void RemoveOld(const CheckpointName& newest) const;
+
+  Options options_;
+  std::set<CheckpointName> damaged_;
+};
+
+/// Throws PermanentError that names the first field in which the checkpoint differs from what the spec asks for.
+void RequireSameFingerprint(const VerifiedCheckpoint& checkpoint, const Fingerprint& wanted);
+
+}  // namespace normlab::trainer

@@ -1,0 +1,145 @@
+// The product of the axes, and rules between fields, which only a complete run can be held to.
+#include <algorithm>
+
+#include "common/spec.h"
+#include "common/spec_fields.h"
+#include "common/status.h"
+#include "fmt/format.h"
+#include "fmt/ranges.h"
+
+namespace normlab {
+namespace spec_internal {
+namespace {
+
+// Enough to see what is wrong; a matrix of 10,000 runs would say the same thing 10,000 times.
+constexpr size_t kViolationsMax = 20;
+
+struct CrossRule {
+  const char* field;  // Path below RunSpec of the field to change.
+  std::optional<std::string> (*check)(const v1::RunSpec& run);
+};
+
+std::optional<std::string> CheckHeads(const v1::RunSpec& run) {
+  const int hidden = run.model().hidden(), heads = run.model().num_heads();
+  if (hidden % heads != 0) {
+    return fmt::format("is {}, which num_heads {} does not divide; the nearest multiples are {} and {}", hidden, heads,
+                       hidden / heads * heads, (hidden / heads + 1) * heads);
+  }
+  const int head_size = hidden / heads;
+  if (head_size % 2 == 0) return std::nullopt;
+  return fmt::format("is {}, so that each of {} heads has size {}; RoPE rotates halves and needs an even size", hidden,
+                     heads, head_size);
+}
+
+std::optional<std::string> CheckBatch(const v1::RunSpec& run) {
+  const int64_t batch = run.train().batch_size(), micro = run.train().micro_batch_size();
+  const int64_t workers = run.resources().workers();
+  const int64_t unit = std::max<int64_t>(micro, 1) * workers;
+  if (batch % unit == 0) return std::nullopt;
+  const std::string multiple = micro > 0 ? fmt::format("micro_batch_size {} * workers {} = {}", micro, workers, unit)
+                                         : fmt::format("workers {}", workers);
+  const std::string below = batch > unit ? fmt::format("{} or ", batch / unit * unit) : "";
+  return fmt::format("is {}, which is no multiple of {}; use {}{}", batch, multiple, below, (batch / unit + 1) * unit);
+}
+
+std::optional<std::string> CheckWarmup(const v1::RunSpec& run) {
+  if (run.train().warmup_steps() <= run.train().steps()) return std::nullopt;
+  return fmt::format("is {}, more than steps {}; the run would end before its warmup", run.train().warmup_steps(),
+                     run.train().steps());
+}
+
+std::optional<std::string> CheckTokens(const v1::RunSpec& run) {
+  // Counts of tokens travel as doubles in JSON for programs; above 2^53 they would no longer be exact.
+  static constexpr double kTokensMax = 9007199254740992.0;
+  const double tokens = static_cast<double>(run.train().steps()) * run.train().batch_size() * run.data().seq_len();
+  if (tokens <= kTokensMax) return std::nullopt;
+  return fmt::format("is {}, which with batch_size {} and seq_len {} makes {:.3g} tokens; at most 2^53 are counted",
+                     run.train().steps(), run.train().batch_size(), run.data().seq_len(), tokens);
+}
+
+constexpr CrossRule kCrossRules[] = {
+    {"model.hidden", CheckHeads},
+    {"train.batch_size", CheckBatch},
+    {"train.warmup_steps", CheckWarmup},
+    {"train.steps", CheckTokens},
+};
+
+struct Axis {
+  std::string name;
+  const google::protobuf::ListValue* values;
+};
+
+std::vector<Axis> SortedAxes(const v1::ExperimentSpec& spec) {
+  std::vector<Axis> axes;
+  for (const auto& [name, values] : spec.matrix()) axes.push_back({name, &values});
+  std::sort(axes.begin(), axes.end(), [](const Axis& a, const Axis& b) { return a.name < b.name; });
+  return axes;
+}
+
+absl::StatusOr<int> CountRuns(const std::vector<Axis>& axes) {
+  double product = 1;  // Not an integer: sixteen long axes would wrap one.
+  std::vector<std::string> factors;
+  for (const Axis& axis : axes) {
+    product *= axis.values->values_size();
+    factors.push_back(fmt::format("{} {}", axis.values->values_size(), axis.name));
+  }
+  if (product <= kRunsMax) return static_cast<int>(product);
+  return absl::ResourceExhaustedError(
+      fmt::format("the matrix makes {:.0f} runs ({}), at most {} are allowed; take out values or split the experiment",
+                  product, fmt::join(factors, " * "), kRunsMax));
+}
+
+/// Run `place` (from 0) of the product.
+ExpandedRun ExpandOne(const v1::RunSpec& base, const std::vector<Axis>& axes, int place) {
+  ExpandedRun run{.spec = base};
+  for (auto axis = axes.rbegin(); axis != axes.rend(); ++axis) {
+    const Value& value = axis->values->values(place % axis->values->values_size());
+    place /= axis->values->values_size();
+    SetLeaf(&run.spec, axis->name, value);
+    run.axes[axis->name] = ValueText(value);
+  }
+  return run;
+}
+
+std::string AxesText(const ExpandedRun& run) {
+  std::vector<std::string> pairs;
+  for (const auto& [name, value] : run.axes) pairs.push_back(fmt::format("{}={}", name, value));
+  return fmt::format("{}", fmt::join(pairs, " "));
+}
+
+void CheckRun(const ExpandedRun& run, std::vector<Violation>* violations) {
+  for (const CrossRule& rule : kCrossRules) {
+    std::optional<std::string> problem = rule.check(run.spec);
+    if (!problem) continue;
+    if (!run.axes.empty()) *problem += fmt::format(" (run with {})", AxesText(run));
+    if (violations->size() < kViolationsMax) violations->push_back({rule.field, *std::move(problem)});
+  }
+}
+
+}  // namespace
+
+absl::Status ExpandInto(const v1::ExperimentSpec& spec, std::vector<ExpandedRun>* runs,
+                        std::vector<Violation>* violations) {
+  const std::vector<Axis> axes = SortedAxes(spec);
+  NORMLAB_ASSIGN_OR_RETURN(const int num_runs, CountRuns(axes));
+  v1::RunSpec base = spec.base();
+  FillDefaults(&base);
+  runs->reserve(num_runs);
+  for (int place = 0; place < num_runs; ++place) {
+    runs->push_back(ExpandOne(base, axes, place));
+    CheckRun(runs->back(), violations);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace spec_internal
+
+absl::StatusOr<std::vector<ExpandedRun>> ExpandMatrix(const v1::ExperimentSpec& spec) {
+  std::vector<ExpandedRun> runs;
+  std::vector<Violation> violations;
+  NORMLAB_RETURN_IF_ERROR(spec_internal::ExpandInto(spec, &runs, &violations));
+  NORMLAB_RETURN_IF_ERROR(ViolationsToStatus(violations));
+  return runs;
+}
+
+}  // namespace normlab

@@ -1,0 +1,131 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "common/spec.h"
+#include "google/protobuf/text_format.h"
+
+namespace normlab {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::Pair;
+
+v1::ExperimentSpec Spec(const std::string& more) {
+  v1::ExperimentSpec spec;
+  const char* const good = R"pb(
+    name: "depth"
+    base {
+      model { num_layers: 12 hidden: 64 num_heads: 4 ffn_hidden: 172 }
+      data { dataset: "kernel-docs" }
+      train { steps: 300 }
+    }
+  )pb";
+  EXPECT_TRUE(google::protobuf::TextFormat::ParseFromString(good, &spec));
+  EXPECT_TRUE(google::protobuf::TextFormat::MergeFromString(more, &spec));
+  return spec;
+}
+
+std::string ErrorOf(const std::string& more) { return std::string(ExpandMatrix(Spec(more)).status().message()); }
+
+TEST(SpecMatrixTest, NoAxisIsOneRun) {
+  const auto runs = ExpandMatrix(Spec(""));
+  ASSERT_TRUE(runs.ok());
+  ASSERT_EQ(runs->size(), 1);
+  EXPECT_TRUE(runs->front().axes.empty());
+  EXPECT_EQ(runs->front().spec.seed(), 1);
+}
+
+TEST(SpecMatrixTest, AxesAreSortedByNameAndTheLastIsFastest) {
+  const auto runs = ExpandMatrix(Spec(R"pb(
+    matrix {
+      key: "seed"
+      value {
+        values { number_value: 1 }
+        values { number_value: 2 }
+      }
+    }
+    matrix {
+      key: "norm.scheme"
+      value {
+        values { string_value: "pre_ln" }
+        values { string_value: "lns" }
+      }
+    }
+  )pb"));
+  ASSERT_TRUE(runs.ok()) << runs.status();
+  std::vector<std::string> order;
+  for (const ExpandedRun& run : *runs) order.push_back(run.spec.norm().scheme() + std::to_string(run.spec.seed()));
+  EXPECT_THAT(order, ElementsAre("pre_ln1", "pre_ln2", "lns1", "lns2"));
+  EXPECT_THAT((*runs)[3].axes, ElementsAre(Pair("norm.scheme", "lns"), Pair("seed", "2")));
+}
+
+TEST(SpecMatrixTest, AnAxisWinsOverTheBase) {
+  const auto runs = ExpandMatrix(Spec("matrix { key: 'train.steps' value { values { number_value: 5 } } }"));
+  ASSERT_TRUE(runs.ok());
+  EXPECT_EQ(runs->front().spec.train().steps(), 5);
+}
+
+TEST(SpecMatrixTest, AxisValuesReadAsPeopleWriteThem) {
+  const auto runs = ExpandMatrix(Spec(R"pb(
+    matrix {
+      key: "norm.final_norm"
+      value { values { bool_value: true } }
+    }
+    matrix {
+      key: "train.lr"
+      value { values { number_value: 0.001 } }
+    }
+    matrix {
+      key: "train.steps"
+      value { values { number_value: 1000000 } }
+    }
+  )pb"));
+  ASSERT_TRUE(runs.ok()) << runs.status();
+  EXPECT_THAT(runs->front().axes,
+              ElementsAre(Pair("norm.final_norm", "true"), Pair("train.lr", "0.001"), Pair("train.steps", "1000000")));
+}
+
+TEST(SpecMatrixTest, TooManyRunsAreCountedWithoutWrapping) {
+  v1::ExperimentSpec spec = Spec("");
+  for (const char* axis : {"seed", "train.steps", "train.warmup_steps", "retries_max", "data.seq_len"}) {
+    for (int i = 0; i < 10'000; ++i) (*spec.mutable_matrix())[axis].add_values()->set_number_value(i + 2);
+  }
+  const absl::Status status = ExpandMatrix(spec).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("makes 100000000000000000000 runs (10000 data.seq_len * "));
+}
+
+TEST(SpecMatrixTest, HeadsMustDivideHiddenIntoAnEvenSize) {
+  EXPECT_THAT(ErrorOf("base { model { num_heads: 5 } }"), HasSubstr("nearest multiples are 60 and 65"));
+  EXPECT_THAT(ErrorOf("base { model { hidden: 36 num_heads: 4 } }"), HasSubstr("each of 4 heads has size 9"));
+}
+
+TEST(SpecMatrixTest, TheBatchMustSplitEvenly) {
+  EXPECT_THAT(ErrorOf("base { train { batch_size: 10 micro_batch_size: 2 } resources { workers: 2 } }"),
+              HasSubstr("is 10, which is no multiple of micro_batch_size 2 * workers 2 = 4; use 8 or 12"));
+  EXPECT_THAT(ErrorOf("base { train { batch_size: 1 } resources { workers: 2 } }"),
+              HasSubstr("no multiple of workers 2; use 2"));
+}
+
+TEST(SpecMatrixTest, WarmupEndsInsideTheRun) {
+  EXPECT_THAT(ErrorOf("base { train { warmup_steps: 301 } }"), HasSubstr("is 301, more than steps 300"));
+  EXPECT_EQ(ErrorOf("base { train { warmup_steps: 300 } }"), "");
+}
+
+TEST(SpecMatrixTest, TokensStayCountable) {
+  EXPECT_THAT(ErrorOf("base { train { steps: 1000000000 batch_size: 1048576 } }"), HasSubstr("2.68e+17 tokens"));
+}
+
+TEST(SpecMatrixTest, ABrokenRuleNamesTheRunAndTheListIsBounded) {
+  v1::ExperimentSpec spec = Spec("base { model { num_heads: 5 } }");
+  for (int seed = 0; seed < 1000; ++seed) (*spec.mutable_matrix())["seed"].add_values()->set_number_value(seed);
+  const std::string message(ExpandMatrix(spec).status().message());
+  EXPECT_THAT(message, HasSubstr("(run with seed=0)"));
+  EXPECT_EQ(std::count(message.begin(), message.end(), '\n'), 19);
+}
+
+}  // namespace
+}  // namespace normlab

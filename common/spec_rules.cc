@@ -1,0 +1,164 @@
+// Rules of single fields: defaults and violations.
+#include <algorithm>
+
+#include "common/spec.h"
+#include "common/spec_fields.h"
+#include "fmt/format.h"
+#include "fmt/ranges.h"
+#include "google/protobuf/unknown_field_set.h"
+
+namespace normlab {
+namespace spec_internal {
+namespace {
+
+std::optional<Value> DefaultOf(const FieldDescriptor& field) {
+  const v1::FieldRule& rule = RuleOf(field);
+  Value value;
+  if (rule.has_text()) {
+    value.set_string_value(rule.text());
+  } else if (rule.has_number() && field.cpp_type() == FieldDescriptor::CPPTYPE_BOOL) {
+    value.set_bool_value(rule.number() != 0);
+  } else if (rule.has_number()) {
+    value.set_number_value(rule.number());
+  } else {
+    return std::nullopt;
+  }
+  return value;
+}
+
+void CheckMap(const Message& message, const FieldDescriptor& field, const std::string& path,
+              std::vector<Violation>* violations) {
+  const auto& reflection = *message.GetReflection();
+  const int size = reflection.FieldSize(message, &field);
+  if (auto problem = CheckMapSize(field, size)) violations->push_back({path, *problem});
+  const FieldDescriptor& value_field = *field.message_type()->map_value();
+  if (value_field.cpp_type() != FieldDescriptor::CPPTYPE_STRING) return;  // The matrix has its own check.
+  std::vector<Violation> found;
+  for (int i = 0; i < size; ++i) {
+    const Message& entry = reflection.GetRepeatedMessage(message, &field, i);
+    const std::string key = entry.GetReflection()->GetString(entry, field.message_type()->map_key());
+    const std::string value = entry.GetReflection()->GetString(entry, &value_field);
+    if (auto problem = CheckMapEntry(key, value)) found.push_back({fmt::format("{}[{}]", path, key), *problem});
+  }
+  // A map has no order of its own; messages should have one.
+  std::sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.field < b.field; });
+  violations->insert(violations->end(), found.begin(), found.end());
+}
+
+void CheckMessage(const Message& message, const std::string& prefix, std::vector<Violation>* violations) {
+  const auto& reflection = *message.GetReflection();
+  if (const auto& unknown = reflection.GetUnknownFields(message); !unknown.empty()) {
+    std::string where = prefix.empty() ? "spec" : prefix.substr(0, prefix.size() - 1);
+    violations->push_back(
+        {std::move(where), fmt::format("has {} field(s) that version {} does not know (number {}); "
+                                       "use a client of the same version",
+                                       unknown.field_count(), NORMLAB_VERSION, unknown.field(0).number())});
+  }
+  const Descriptor& type = *message.GetDescriptor();
+  for (int i = 0; i < type.field_count(); ++i) {
+    const FieldDescriptor& field = *type.field(i);
+    const std::string path = prefix + field.name();
+    if (field.is_map()) {
+      CheckMap(message, field, path, violations);
+    } else if (!reflection.HasField(message, &field)) {
+      continue;
+    } else if (IsScalar(field)) {
+      if (auto problem = CheckScalar(field, GetScalar(message, field))) violations->push_back({path, *problem});
+    } else {
+      CheckMessage(reflection.GetMessage(message, &field), path + ".", violations);
+    }
+  }
+}
+
+void CollectMissing(const Message& message, const std::string& prefix, const v1::ExperimentSpec& spec,
+                    std::vector<std::string>* missing) {
+  static constexpr std::string_view kBase = "base.";
+  const auto& reflection = *message.GetReflection();
+  const Descriptor& type = *message.GetDescriptor();
+  for (int i = 0; i < type.field_count(); ++i) {
+    const FieldDescriptor& field = *type.field(i);
+    if (field.is_repeated()) continue;
+    const std::string path = prefix + field.name();
+    if (!IsScalar(field)) {
+      // An absent message reads as its default instance, so that all that it must have is named at once.
+      CollectMissing(reflection.GetMessage(message, &field), path + ".", spec, missing);
+    } else if (RuleOf(field).required() && !reflection.HasField(message, &field)) {
+      const bool is_axis = path.starts_with(kBase) && spec.matrix().contains(path.substr(kBase.size()));
+      if (!is_axis) missing->push_back(path);
+    }
+  }
+}
+
+}  // namespace
+
+std::vector<std::string> MissingFields(const v1::ExperimentSpec& spec) {
+  std::vector<std::string> missing;
+  CollectMissing(spec, "", spec, &missing);
+  return missing;
+}
+
+}  // namespace spec_internal
+
+using namespace spec_internal;  // NOLINT(build/namespaces): this file is its other half.
+
+absl::Status ViolationsToStatus(const std::vector<Violation>& violations) {
+  if (violations.empty()) return absl::OkStatus();
+  std::vector<std::string> lines;
+  for (const Violation& violation : violations) {
+    lines.push_back(fmt::format("{}: {}", violation.field, violation.message));
+  }
+  return absl::InvalidArgumentError(fmt::format("{}", fmt::join(lines, "\n")));
+}
+
+void FillDefaults(google::protobuf::Message* spec) {
+  const auto& reflection = *spec->GetReflection();
+  const Descriptor& type = *spec->GetDescriptor();
+  for (int i = 0; i < type.field_count(); ++i) {
+    const FieldDescriptor& field = *type.field(i);
+    if (field.is_repeated()) continue;
+    if (!IsScalar(field)) {
+      FillDefaults(reflection.MutableMessage(spec, &field));
+    } else if (!reflection.HasField(*spec, &field)) {
+      if (const auto value = DefaultOf(field)) SetScalar(spec, field, *value);
+    }
+  }
+}
+
+std::vector<Violation> ValidateExperiment(const v1::ExperimentSpec& spec) {
+  std::vector<Violation> violations;
+  CheckMessage(spec, "", &violations);
+  for (const std::string& path : MissingFields(spec)) {
+    violations.push_back({path, "is missing; it has no default"});
+  }
+  // Sorted copies of the names: a protobuf map iterates in a random order.
+  std::vector<std::string> axes;
+  for (const auto& [name, values] : spec.matrix()) axes.push_back(name);
+  std::sort(axes.begin(), axes.end());
+  for (const std::string& name : axes) {
+    for (const AxisProblem& problem : CheckAxis(name, spec.matrix().at(name))) {
+      std::string field = fmt::format("matrix[{}]", name);
+      if (problem.index >= 0) field += fmt::format("[{}]", problem.index);
+      violations.push_back({std::move(field), problem.message});
+    }
+  }
+  return violations;
+}
+
+std::vector<FieldInfo> RunSpecFields() {
+  std::vector<FieldInfo> fields;
+  VisitLeaves(*v1::RunSpec::descriptor(), "", [&](const std::string& path, const FieldDescriptor& field) {
+    const v1::FieldRule& rule = RuleOf(field);
+    std::vector<std::string> words;
+    if (rule.required()) words.push_back("required");
+    if (const auto value = DefaultOf(field)) words.push_back(fmt::format("default {}", ValueText(*value)));
+    if (rule.one_of_size() > 0) words.push_back(fmt::format("one of {}", fmt::join(rule.one_of(), ", ")));
+    if (rule.has_above()) words.push_back(fmt::format("above {}", rule.above()));
+    if (rule.has_min()) words.push_back(fmt::format("at least {}", rule.min()));
+    if (rule.has_max()) words.push_back(fmt::format("at most {}", rule.max()));
+    if (rule.relative_path()) words.push_back("a relative path");
+    fields.push_back({path, TypeName(field), fmt::format("{}", fmt::join(words, ", "))});
+  });
+  return fields;
+}
+
+}  // namespace normlab

@@ -1,0 +1,141 @@
+"""kill -9 of each process while it works: runs end well, bit for bit as if nothing had been, and no submit is lost."""
+
+import os
+import random
+import signal
+import threading
+import unittest
+
+import cluster
+from cluster import RpcError, experiment_spec
+
+STEPS = 1500
+
+
+def long_spec(name):
+    return experiment_spec(name, STEPS, report={"checkpoint_every_steps": 100})
+
+
+class CrashTest(cluster.ClusterTest):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        [run_id] = cls.cluster.submit(long_spec("spec of all"))
+        cls.cluster.cli("cancel", run_id)
+        cls.unbroken_digest = cls.cluster.train_by_hand(run_id, "unbroken")
+        cls.cluster.wait_state(run_id, "CANCELLED")
+
+    def assert_ended_as_if_unbroken(self, run_id, attempts):
+        run = self.cluster.wait_state(run_id, "SUCCEEDED", timeout=120)
+        self.assertEqual(run["attempt"], attempts, [event["reason"] for event in self.cluster.events(run_id)])
+        self.assert_whole_history(run_id, STEPS)
+        self.assertEqual(self.cluster.weights_digest(run_id), self.unbroken_digest)
+
+    def trainer(self):
+        [pid] = self.cluster.processes("normlab-train")
+        return pid
+
+    def test_of_the_trainer(self):
+        [run_id] = self.cluster.submit(long_spec("trainer"))
+        self.cluster.wait_step(run_id, 250)
+        os.kill(self.trainer(), signal.SIGKILL)
+        self.assert_ended_as_if_unbroken(run_id, attempts=2)
+        reasons = " ".join(event["reason"] for event in self.cluster.events(run_id))
+        self.assertRegex(reasons, r"(?i)signal 9|SIGKILL|killed")
+
+    def test_of_the_agent(self):
+        [run_id] = self.cluster.submit(long_spec("agent"))
+        self.cluster.wait_step(run_id, 250)
+        self.cluster.workers["w0"].kill()
+        cluster.wait_for(lambda: not self.cluster.processes("normlab-train"), "the trainer dies with its agent", 10)
+        self.cluster.workers["w0"].start()
+        self.assert_ended_as_if_unbroken(run_id, attempts=2)
+
+    def test_of_the_coordinator(self):
+        [run_id] = self.cluster.submit(long_spec("coordinator"))
+        self.cluster.wait_step(run_id, 250)
+        trainer = self.trainer()
+        self.cluster.coordinator.kill()
+        self.cluster.start_coordinator()
+        self.assertEqual(self.trainer(), trainer, "the trainer goes on undisturbed")
+        self.assert_ended_as_if_unbroken(run_id, attempts=1)
+
+    def test_of_everything_in_turn_under_submits(self):
+        [run_id] = self.cluster.submit(long_spec("everything"))
+        submits = Submits(self.cluster)
+        chance = random.Random(11)
+        for victim in ("trainer", "coordinator", "agent", "coordinator"):
+            self.cluster.wait_step(run_id, chance.randint(50, 400))
+            if victim == "trainer":
+                for pid in self.cluster.processes("normlab-train"):
+                    os.kill(pid, signal.SIGKILL)
+            elif victim == "agent":
+                self.cluster.workers["w0"].kill()
+                self.cluster.workers["w0"].start()
+            else:
+                self.cluster.coordinator.kill()
+                self.cluster.start_coordinator()
+        acknowledged = submits.stop()
+        run = self.cluster.wait_state(run_id, "SUCCEEDED", timeout=120)
+        self.assertGreaterEqual(run["attempt"], 3)
+        self.assert_whole_history(run_id, STEPS)
+        self.assertEqual(self.cluster.weights_digest(run_id), self.unbroken_digest)
+
+        names = [experiment["spec"]["name"] for experiment in self.cluster.experiments()]
+        self.assertGreater(len(acknowledged), 5)
+        for name, experiment_run in acknowledged.items():
+            self.assertEqual(names.count(name), 1, f"{name} was acknowledged")
+            self.assertEqual(self.cluster.run(experiment_run)["state"], "QUEUED")
+
+
+class Submits:
+    """Submits runs that nothing can serve, one after the other, each with its request id until it is acknowledged."""
+
+    def __init__(self, a_cluster):
+        self.cluster = a_cluster
+        self.acknowledged = {}
+        self.is_over = threading.Event()
+        self.thread = threading.Thread(target=self.submit_on)
+        self.thread.start()
+
+    def submit_on(self):
+        number = 0
+        while not self.is_over.is_set():
+            number += 1
+            name = f"under fire {number}"
+            spec = experiment_spec(name, resources={"worker_labels": {"kind": "none"}})
+            while not self.is_over.is_set():
+                try:
+                    answer = self.cluster.rpc("ExperimentService/CreateExperiment",
+                                              {"spec": spec, "request_id": name, "owner": "x"})
+                    self.acknowledged[name] = answer["run_ids"][0]
+                    break
+                except RpcError:  # The coordinator is down: try the same request again.
+                    pass
+
+    def stop(self):
+        self.is_over.set()
+        self.thread.join()
+        return self.acknowledged
+
+
+class LeaseTest(cluster.ClusterTest):
+    num_workers = 2
+    lease_seconds = 4
+
+    def test_a_worker_that_never_comes_back_loses_its_run_to_another(self):
+        [run_id] = self.cluster.submit(long_spec("lost"))
+        self.cluster.wait_step(run_id, 120)
+        [lost] = self.cluster.run(run_id)["workers"]
+        self.cluster.workers[lost].kill()
+        run = self.cluster.wait_state(run_id, "SUCCEEDED", timeout=120)
+        self.assertEqual(run["attempt"], 2)
+        self.assert_whole_history(run_id, STEPS)
+        reasons = " ".join(event["reason"] for event in self.cluster.events(run_id))
+        self.assertIn(lost, reasons)
+        self.assertNotIn(lost, [worker["id"] for worker in self.cluster.list_workers()
+                                if worker["state"] in ("IDLE", "BUSY")])
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,45 @@
+#pragma once
+
+#include <absl/functional/function_ref.h>
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "coordinator/store/keys.h"
+
+namespace normlab::store {
+
+/// One change of one table.
+struct Mutation {
+  enum class Kind { kPut, kDelete, kDeleteRange };
+  Kind kind = Kind::kPut;
+  Table table = Table::kMeta;
+  std::string key;
+  std::string value;  // kPut: the value. kDeleteRange: the first key that stays.
+};
+
+/// Ordered tables of bytes: all that the store needs of a database. One writer; reads from any thread.
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  /// Applies all mutations in order, or none; durable when it returns OK.
+  virtual absl::Status Write(const std::vector<Mutation>& mutations) = 0;
+
+  /// Calls `visit` for the keys in [from, to), in order, until it returns false. An empty `to` means the table's end.
+  virtual absl::Status Scan(Table table, const std::string& from, const std::string& to,
+                            absl::FunctionRef<bool(std::string_view key, std::string_view value)> visit) = 0;
+
+  /// The last key in [from, to), or nullopt if there is none.
+  virtual absl::StatusOr<std::optional<std::string>> LastKey(Table table, const std::string& from,
+                                                             const std::string& to) = 0;
+
+  /// Where the data is, for messages.
+  virtual std::string Describe() const = 0;
+};
+
+}  // namespace normlab::store

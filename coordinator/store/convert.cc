@@ -1,0 +1,281 @@
+#include "coordinator/store/convert.h"
+
+#include <absl/status/status.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "common/status.h"
+
+namespace normlab::store {
+namespace {
+
+using engine::RunState;
+
+constexpr int64_t kSecondsMin = -62'135'596'800;  // Year 1.
+constexpr int64_t kSecondsMax = 253'402'300'799;  // End of year 9999.
+
+static_assert(static_cast<int>(RunState::kQueued) == v1::QUEUED &&
+              static_cast<int>(RunState::kStarting) == v1::STARTING &&
+              static_cast<int>(RunState::kRunning) == v1::RUNNING &&
+              static_cast<int>(RunState::kStopping) == v1::STOPPING &&
+              static_cast<int>(RunState::kSucceeded) == v1::SUCCEEDED &&
+              static_cast<int>(RunState::kFailed) == v1::FAILED &&
+              static_cast<int>(RunState::kCancelled) == v1::CANCELLED);
+
+v1::RunState ToProto(RunState state) { return static_cast<v1::RunState>(state); }
+
+/// Reads a number that stands for an enum whose values are `first` to `last`.
+template <typename Enum>
+absl::StatusOr<Enum> ToEnum(int number, Enum first, Enum last, const char* field) {
+  if (number < static_cast<int>(first) || number > static_cast<int>(last)) {
+    return absl::InvalidArgumentError(fmt::format("has {} {}, which this version does not know", field, number));
+  }
+  return static_cast<Enum>(number);
+}
+
+void PutFixed(const engine::Run& run, v1::Run& message) {
+  message.set_id(run.id.ToString());
+  message.set_experiment_id(run.id.experiment.ToString());
+  message.mutable_axes()->insert(run.info->axes.begin(), run.info->axes.end());
+  message.mutable_spec()->ParseFromString(run.info->spec);
+  message.mutable_labels()->insert(run.info->labels.begin(), run.info->labels.end());
+  message.set_owner(run.info->owner);
+  *message.mutable_created_at() = ToTimestamp(run.info->created_at);
+}
+
+void PutProgress(const engine::Run& run, v1::RunProgress& message) {
+  const engine::Progress& progress = run.progress;
+  message.set_step(progress.step);
+  message.set_steps(run.info->steps);
+  message.set_loss(progress.loss);
+  message.set_lr(progress.lr);
+  message.set_tokens_per_second(progress.tokens_per_second);
+  message.set_tokens(progress.tokens);
+  message.set_diverged(progress.diverged);
+  if (progress.eval) {
+    message.mutable_eval()->set_step(progress.eval->step);
+    message.mutable_eval()->set_loss(progress.eval->loss);
+    message.mutable_eval()->set_perplexity(progress.eval->perplexity);
+    message.mutable_eval()->set_tokens(progress.eval->tokens);
+  }
+  if (progress.checkpoint) {
+    message.mutable_checkpoint()->set_step(progress.checkpoint->step);
+    message.mutable_checkpoint()->set_name(progress.checkpoint->name);
+    message.mutable_checkpoint()->set_bytes(progress.checkpoint->bytes);
+  }
+  if (!progress.last_layers.empty()) message.mutable_layers()->ParseFromString(progress.last_layers);
+}
+
+void PutMoving(const engine::Run& run, v1::Run& message) {
+  message.set_priority(run.priority);
+  message.set_state(ToProto(run.state));
+  message.set_attempt(run.attempt);
+  message.set_failures(run.failures);
+  for (const WorkerId& worker : run.gang) message.add_workers(worker.name);
+  message.set_reason(run.reason);
+  if (run.started_at) *message.mutable_started_at() = ToTimestamp(*run.started_at);
+  if (run.ended_at) *message.mutable_ended_at() = ToTimestamp(*run.ended_at);
+  if (run.not_before) *message.mutable_not_before() = ToTimestamp(*run.not_before);
+  PutProgress(run, *message.mutable_progress());
+  message.set_revision(run.revision);
+}
+
+std::shared_ptr<const engine::RunInfo> ReadInfo(const v1::Run& message) {
+  auto info = std::make_shared<engine::RunInfo>();
+  const v1::RunSpec& spec = message.spec();
+  info->axes = ToMap(message.axes());
+  info->labels = ToMap(message.labels());
+  info->worker_labels = ToMap(spec.resources().worker_labels());
+  info->owner = message.owner();
+  info->spec = spec.SerializeAsString();
+  info->world_size = spec.resources().workers();
+  info->retries_max = spec.retries_max();
+  info->steps = spec.train().steps();
+  info->created_at = FromTimestamp(message.created_at());
+  return info;
+}
+
+engine::Progress ReadProgress(const v1::RunProgress& message) {
+  engine::Progress progress{.step = message.step(),
+                            .loss = message.loss(),
+                            .lr = message.lr(),
+                            .tokens_per_second = message.tokens_per_second(),
+                            .tokens = message.tokens(),
+                            .diverged = message.diverged()};
+  if (message.has_eval()) {
+    const v1::EvalReport& eval = message.eval();
+    progress.eval = {
+        .step = eval.step(), .loss = eval.loss(), .perplexity = eval.perplexity(), .tokens = eval.tokens()};
+  }
+  if (message.has_checkpoint()) {
+    const v1::CheckpointSaved& saved = message.checkpoint();
+    progress.checkpoint = {.step = saved.step(), .name = saved.name(), .bytes = saved.bytes()};
+  }
+  if (message.has_layers()) progress.last_layers = message.layers().SerializeAsString();
+  return progress;
+}
+
+std::optional<absl::Time> ReadTime(bool has_time, const google::protobuf::Timestamp& timestamp) {
+  return has_time ? std::optional(FromTimestamp(timestamp)) : std::nullopt;
+}
+
+}  // namespace
+
+google::protobuf::Timestamp ToTimestamp(absl::Time time) {
+  const absl::Time bounded = std::clamp(time, absl::FromUnixSeconds(kSecondsMin), absl::FromUnixSeconds(kSecondsMax));
+  google::protobuf::Timestamp timestamp;
+  const int64_t seconds = absl::ToUnixSeconds(bounded);  // Rounds down, so that nanos are never negative.
+  timestamp.set_seconds(seconds);
+  timestamp.set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(bounded - absl::FromUnixSeconds(seconds))));
+  return timestamp;
+}
+
+absl::Time FromTimestamp(const google::protobuf::Timestamp& timestamp) {
+  return absl::FromUnixSeconds(std::clamp<int64_t>(timestamp.seconds(), kSecondsMin, kSecondsMax)) +
+         absl::Nanoseconds(std::clamp(timestamp.nanos(), 0, 999'999'999));
+}
+
+std::map<std::string, std::string> ToMap(const google::protobuf::Map<std::string, std::string>& map) {
+  return {map.begin(), map.end()};
+}
+
+v1::Run ToProto(const engine::Run& run) {
+  v1::Run message;
+  PutFixed(run, message);
+  PutMoving(run, message);
+  return message;
+}
+
+v1::Experiment ToProto(const engine::Experiment& experiment) {
+  v1::Experiment message;
+  message.set_id(experiment.id.ToString());
+  message.set_owner(experiment.owner);
+  message.mutable_spec()->ParseFromString(experiment.spec);
+  *message.mutable_created_at() = ToTimestamp(experiment.created_at);
+  message.set_num_runs(experiment.num_runs);
+  return message;
+}
+
+v1::Event ToProto(const engine::EventRecord& event) {
+  v1::Event message;
+  *message.mutable_time() = ToTimestamp(event.time);
+  message.set_actor(event.actor);
+  message.set_state(ToProto(event.state));
+  message.set_attempt(event.attempt);
+  message.set_reason(event.reason);
+  return message;
+}
+
+v1::LogEntry ToProto(const engine::LogRecord& record) {
+  v1::LogEntry message;
+  *message.mutable_time() = ToTimestamp(record.time);
+  message.set_attempt(record.attempt);
+  message.set_rank(record.rank);
+  message.mutable_line()->ParseFromString(record.payload);
+  return message;
+}
+
+v1::StepHistory ToProto(const engine::HistoryRecord& record) {
+  v1::StepHistory message;
+  message.set_step(record.step);
+  message.set_attempt(record.attempt);
+  *message.mutable_time() = ToTimestamp(record.time);
+  switch (record.kind) {
+    case engine::HistoryKind::kStep:
+      message.mutable_report()->ParseFromString(record.payload);
+      break;
+    case engine::HistoryKind::kLayers:
+      message.mutable_layers()->ParseFromString(record.payload);
+      break;
+    case engine::HistoryKind::kEval:
+      message.mutable_eval()->ParseFromString(record.payload);
+      break;
+  }
+  return message;
+}
+
+v1::StoredExperiment ToStored(const engine::Experiment& experiment) {
+  v1::StoredExperiment stored;
+  *stored.mutable_experiment() = ToProto(experiment);
+  stored.set_request_id(experiment.request_id);
+  stored.set_spec_digest(experiment.spec_digest);
+  return stored;
+}
+
+absl::StatusOr<engine::Experiment> FromStored(const v1::StoredExperiment& stored) {
+  const v1::Experiment& message = stored.experiment();
+  const auto id = ExperimentId::Parse(message.id());
+  if (!id) return absl::InvalidArgumentError(fmt::format("has id '{}', which is no experiment id", message.id()));
+  return engine::Experiment{.id = *id,
+                            .spec = message.spec().SerializeAsString(),
+                            .spec_digest = stored.spec_digest(),
+                            .request_id = stored.request_id(),
+                            .owner = message.owner(),
+                            .created_at = FromTimestamp(message.created_at()),
+                            .num_runs = message.num_runs()};
+}
+
+v1::StoredRun FixedPart(const engine::Run& run) {
+  v1::StoredRun stored;
+  PutFixed(run, *stored.mutable_run());
+  return stored;
+}
+
+v1::StoredRun MovingPart(const engine::Run& run) {
+  v1::StoredRun stored;
+  PutMoving(run, *stored.mutable_run());
+  stored.set_stop_intent(static_cast<int>(run.stop_intent));
+  stored.set_resume_from_attempt(run.resume_from_attempt);
+  stored.set_rendezvous(run.rendezvous);
+  stored.set_requeue_request_id(run.requeue_request_id);
+  *stored.mutable_queued_at() = ToTimestamp(run.queued_at);
+  for (const engine::RankState rank : run.ranks) stored.add_ranks(static_cast<int>(rank));
+  stored.set_outcome(static_cast<int>(run.outcome));
+  stored.set_outcome_detail(run.outcome_detail);
+  return stored;
+}
+
+absl::StatusOr<engine::Run> FromStored(const v1::StoredRun& stored) {
+  const v1::Run& message = stored.run();
+  const auto id = RunId::Parse(message.id());
+  if (!id) return absl::InvalidArgumentError(fmt::format("has id '{}', which is no run id", message.id()));
+  engine::Run run;
+  run.id = *id;
+  run.info = ReadInfo(message);
+  run.priority = message.priority();
+  NORMLAB_ASSIGN_OR_RETURN(run.state, ToEnum(message.state(), RunState::kQueued, RunState::kCancelled, "state"));
+  run.attempt = message.attempt();
+  run.failures = message.failures();
+  run.resume_from_attempt = stored.resume_from_attempt();
+  NORMLAB_ASSIGN_OR_RETURN(run.stop_intent, ToEnum(stored.stop_intent(), engine::StopIntent::kNone,
+                                                   engine::StopIntent::kRequeue, "stop intent"));
+  NORMLAB_ASSIGN_OR_RETURN(
+      run.outcome, ToEnum(stored.outcome(), engine::Outcome::kNone, engine::Outcome::kFailedForGood, "outcome"));
+  run.outcome_detail = stored.outcome_detail();
+  for (const std::string& name : message.workers()) run.gang.push_back(WorkerId{name});
+  for (const int rank : stored.ranks()) {
+    NORMLAB_ASSIGN_OR_RETURN(const auto state,
+                             ToEnum(rank, engine::RankState::kHeld, engine::RankState::kEnded, "rank state"));
+    run.ranks.push_back(state);
+  }
+  if (run.ranks.size() != run.gang.size()) {
+    return absl::InvalidArgumentError(
+        fmt::format("has {} workers but states of {} ranks", run.gang.size(), run.ranks.size()));
+  }
+  run.rendezvous = stored.rendezvous();
+  run.reason = message.reason();
+  run.queued_at = FromTimestamp(stored.queued_at());
+  run.started_at = ReadTime(message.has_started_at(), message.started_at());
+  run.ended_at = ReadTime(message.has_ended_at(), message.ended_at());
+  run.not_before = ReadTime(message.has_not_before(), message.not_before());
+  run.requeue_request_id = stored.requeue_request_id();
+  run.progress = ReadProgress(message.progress());
+  run.revision = message.revision();
+  return run;
+}
+
+}  // namespace normlab::store

@@ -1,0 +1,68 @@
+#include "coordinator/store/memory_store.h"
+
+#include <utility>
+
+#include "coordinator/store/record_store.h"
+
+namespace normlab::store {
+namespace {
+
+class MemoryBackend final : public Backend {
+ public:
+  explicit MemoryBackend(std::shared_ptr<MemoryDisk> disk) : disk_(std::move(disk)) {}
+
+  absl::Status Write(const std::vector<Mutation>& mutations) override {
+    absl::MutexLock lock(&disk_->mutex);
+    for (const Mutation& mutation : mutations) {
+      auto& table = disk_->tables[static_cast<size_t>(mutation.table)];
+      switch (mutation.kind) {
+        case Mutation::Kind::kPut:
+          table[mutation.key] = mutation.value;
+          break;
+        case Mutation::Kind::kDelete:
+          table.erase(mutation.key);
+          break;
+        case Mutation::Kind::kDeleteRange:
+          table.erase(table.lower_bound(mutation.key), table.lower_bound(mutation.value));
+          break;
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status Scan(Table table, const std::string& from, const std::string& to,
+                    absl::FunctionRef<bool(std::string_view, std::string_view)> visit) override {
+    absl::MutexLock lock(&disk_->mutex);
+    const auto& rows = disk_->tables[static_cast<size_t>(table)];
+    for (auto row = rows.lower_bound(from); row != rows.end() && (to.empty() || row->first < to); ++row) {
+      if (!visit(row->first, row->second)) break;
+    }
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<std::optional<std::string>> LastKey(Table table, const std::string& from,
+                                                     const std::string& to) override {
+    absl::MutexLock lock(&disk_->mutex);
+    const auto& rows = disk_->tables[static_cast<size_t>(table)];
+    auto row = rows.lower_bound(to);
+    if (row == rows.begin() || (--row)->first < from) return std::optional<std::string>();
+    return std::optional<std::string>(row->first);
+  }
+
+  std::string Describe() const override { return "memory"; }
+
+ private:
+  std::shared_ptr<MemoryDisk> disk_;
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> MakeMemoryBackend(std::shared_ptr<MemoryDisk> disk) {
+  return std::make_unique<MemoryBackend>(std::move(disk));
+}
+
+absl::StatusOr<std::unique_ptr<Store>> OpenMemoryStore(std::shared_ptr<MemoryDisk> disk) {
+  return OpenRecordStore(MakeMemoryBackend(std::move(disk)));
+}
+
+}  // namespace normlab::store

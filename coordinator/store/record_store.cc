@@ -1,0 +1,297 @@
+#include "coordinator/store/record_store.h"
+
+#include <absl/strings/escaping.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <utility>
+
+#include "common/status.h"
+#include "coordinator/store/convert.h"
+#include "normlab/v1/storage.pb.h"
+
+namespace normlab::store {
+namespace {
+
+Mutation Put(Table table, std::string key, const google::protobuf::MessageLite& value) {
+  return {.kind = Mutation::Kind::kPut, .table = table, .key = std::move(key), .value = value.SerializeAsString()};
+}
+
+Mutation DeleteRange(Table table, std::string from, std::string to) {
+  return {.kind = Mutation::Kind::kDeleteRange, .table = table, .key = std::move(from), .value = std::move(to)};
+}
+
+class RecordStore final : public Store {
+ public:
+  explicit RecordStore(std::unique_ptr<Backend> backend) : backend_(std::move(backend)) {}
+
+  /// Refuses what a newer version has written.
+  absl::Status CheckSchema();
+
+  absl::StatusOr<engine::State> Load() override;
+  absl::Status Commit(const engine::State& state, const engine::Changes& changes) override;
+  absl::StatusOr<std::vector<v1::Event>> Events(RunId run) override;
+  absl::StatusOr<std::vector<v1::StepHistory>> History(RunId run, int64_t after_step, int limit) override;
+  absl::StatusOr<LogPage> Logs(RunId run, uint64_t position, int limit) override;
+  absl::StatusOr<uint64_t> LogTailPosition(RunId run, int count) override;
+
+ private:
+  // The lines that a run has: [first, next). Only the writer's thread uses it.
+  struct LogSpan {
+    uint64_t first = 1;
+    uint64_t next = 1;
+  };
+
+  /// Parses every value of a table in [from, to); DATA_LOSS names the table and key of one that cannot be parsed.
+  template <typename Message>
+  absl::Status ScanMessages(Table table, const std::string& from, const std::string& to,
+                            absl::FunctionRef<bool(std::string_view key, const Message& message)> visit);
+  absl::Status Unreadable(Table table, std::string_view key, const std::string& why) const;
+  absl::Status LoadRuns(engine::State& state);
+  void PutStates(const engine::State& state, const engine::Changes& changes, std::vector<Mutation>& batch) const;
+  void PutHistory(const engine::State& state, const engine::Changes& changes, std::vector<Mutation>& batch) const;
+  absl::Status PutLogs(const engine::Changes& changes, std::vector<Mutation>& batch);
+  absl::StatusOr<LogSpan> FindLogSpan(RunId run);
+
+  std::unique_ptr<Backend> backend_;
+  std::map<RunId, LogSpan> log_spans_;  // Of runs that logged since the start.
+};
+
+absl::Status RecordStore::Unreadable(Table table, std::string_view key, const std::string& why) const {
+  return absl::DataLossError(fmt::format("{}: the record {} of table {} {}; restore the folder from a backup",
+                                         backend_->Describe(), absl::BytesToHexString({key.data(), key.size()}),
+                                         kTableNames[static_cast<size_t>(table)], why));
+}
+
+template <typename Message>
+absl::Status RecordStore::ScanMessages(Table table, const std::string& from, const std::string& to,
+                                       absl::FunctionRef<bool(std::string_view, const Message&)> visit) {
+  absl::Status parsed;
+  NORMLAB_RETURN_IF_ERROR(backend_->Scan(table, from, to, [&](std::string_view key, std::string_view value) {
+    Message message;
+    if (!message.ParseFromArray(value.data(), static_cast<int>(value.size()))) {
+      parsed = Unreadable(table, key, fmt::format("is no {}", message.GetTypeName()));
+      return false;
+    }
+    return visit(key, message);
+  }));
+  return parsed;
+}
+
+absl::Status RecordStore::CheckSchema() {
+  int version = 0;
+  NORMLAB_RETURN_IF_ERROR(
+      ScanMessages<v1::StoredMeta>(Table::kMeta, kMetaKey, "", [&](std::string_view, const v1::StoredMeta& meta) {
+        version = meta.schema_version();
+        return false;
+      }));
+  if (version > kSchemaVersion) {
+    return absl::FailedPreconditionError(
+        fmt::format("{} was written by a newer normlab (schema version {}, this program reads up to {}): use that "
+                    "version or another folder",
+                    backend_->Describe(), version, kSchemaVersion));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RecordStore::LoadRuns(engine::State& state) {
+  v1::StoredRun stored;
+  absl::Status converted;
+  const auto visit = [&](std::string_view key, const v1::StoredRun& part) {
+    const bool is_fixed = key.back() == '\0';
+    if (is_fixed) {
+      stored = part;
+      return true;
+    }
+    stored.MergeFrom(part);
+    auto run = FromStored(stored);
+    if (!run.ok()) {
+      converted = Unreadable(Table::kRuns, key, std::string(run.status().message()));
+      return false;
+    }
+    state.runs.emplace(run->id, *std::move(run));
+    return true;
+  };
+  NORMLAB_RETURN_IF_ERROR(ScanMessages<v1::StoredRun>(Table::kRuns, "", "", visit));
+  return converted;
+}
+
+absl::StatusOr<engine::State> RecordStore::Load() {
+  engine::State state;
+  NORMLAB_RETURN_IF_ERROR(
+      ScanMessages<v1::StoredMeta>(Table::kMeta, "", "", [&](std::string_view, const v1::StoredMeta& meta) {
+        state.last_experiment_number = meta.last_experiment_number();
+        state.revision = meta.revision();
+        return true;
+      }));
+  absl::Status converted;
+  NORMLAB_RETURN_IF_ERROR(ScanMessages<v1::StoredExperiment>(
+      Table::kExperiments, "", "", [&](std::string_view key, const v1::StoredExperiment& stored) {
+        auto experiment = FromStored(stored);
+        if (!experiment.ok()) {
+          converted = Unreadable(Table::kExperiments, key, std::string(experiment.status().message()));
+          return false;
+        }
+        state.experiments.emplace(experiment->id, *std::move(experiment));
+        return true;
+      }));
+  NORMLAB_RETURN_IF_ERROR(converted);
+  NORMLAB_RETURN_IF_ERROR(LoadRuns(state));
+  NORMLAB_RETURN_IF_ERROR(
+      ScanMessages<v1::StoredWorker>(Table::kWorkers, "", "", [&](std::string_view, const v1::StoredWorker& stored) {
+        const WorkerId id{stored.id()};
+        state.workers[id] = {.id = id, .is_cordoned = stored.cordoned()};
+        return true;
+      }));
+  return state;
+}
+
+void RecordStore::PutStates(const engine::State& state, const engine::Changes& changes,
+                            std::vector<Mutation>& batch) const {
+  v1::StoredMeta meta;
+  meta.set_schema_version(kSchemaVersion);
+  meta.set_last_experiment_number(state.last_experiment_number);
+  meta.set_revision(state.revision);
+  batch.push_back(Put(Table::kMeta, kMetaKey, meta));
+  for (const ExperimentId id : changes.experiments) {
+    batch.push_back(Put(Table::kExperiments, ExperimentKey(id), ToStored(state.experiments.at(id))));
+  }
+  for (const RunId id : changes.runs) {
+    const engine::Run& run = state.runs.at(id);
+    // An experiment changes only when it is created, and its runs with it.
+    if (changes.experiments.contains(id.experiment)) {
+      batch.push_back(Put(Table::kRuns, FixedRunKey(id), FixedPart(run)));
+    }
+    batch.push_back(Put(Table::kRuns, MovingRunKey(id), MovingPart(run)));
+  }
+  for (const WorkerId& id : changes.workers) {
+    const auto worker = state.workers.find(id);
+    if (worker == state.workers.end() || !worker->second.is_cordoned) {
+      batch.push_back({.kind = Mutation::Kind::kDelete, .table = Table::kWorkers, .key = id.name});
+      continue;
+    }
+    v1::StoredWorker stored;
+    stored.set_id(id.name);
+    stored.set_cordoned(true);
+    batch.push_back(Put(Table::kWorkers, id.name, stored));
+  }
+  uint32_t place = 0;
+  for (const engine::EventRecord& event : changes.events) {
+    batch.push_back(Put(Table::kEvents, EventKey(event.run, state.revision, place++), ToProto(event)));
+  }
+}
+
+void RecordStore::PutHistory(const engine::State& state, const engine::Changes& changes,
+                             std::vector<Mutation>& batch) const {
+  std::map<RunId, int64_t> last_valid;
+  for (const auto& truncation : changes.truncations) {
+    batch.push_back(
+        DeleteRange(Table::kHistory, HistoryKey(truncation.run, truncation.after_step + 1, 0), RunEnd(truncation.run)));
+    last_valid[truncation.run] = truncation.after_step;
+  }
+  for (const engine::HistoryRecord& record : changes.history) {
+    // A tick can hold the last reports of one attempt and the truncation by the next: the former are void too.
+    const auto truncated = last_valid.find(record.run);
+    if (truncated != last_valid.end() && record.step > truncated->second &&
+        record.attempt < state.runs.at(record.run).attempt) {
+      continue;
+    }
+    batch.push_back(
+        Put(Table::kHistory, HistoryKey(record.run, record.step, static_cast<int>(record.kind)), ToProto(record)));
+  }
+}
+
+absl::StatusOr<RecordStore::LogSpan> RecordStore::FindLogSpan(RunId run) {
+  LogSpan span;
+  NORMLAB_RETURN_IF_ERROR(
+      backend_->Scan(Table::kLogs, RunPrefix(run), RunEnd(run), [&](std::string_view key, std::string_view) {
+        span.first = LogPosition(key);
+        return false;
+      }));
+  NORMLAB_ASSIGN_OR_RETURN(const auto last, backend_->LastKey(Table::kLogs, RunPrefix(run), RunEnd(run)));
+  if (last) span.next = LogPosition(*last) + 1;
+  return span;
+}
+
+absl::Status RecordStore::PutLogs(const engine::Changes& changes, std::vector<Mutation>& batch) {
+  for (const engine::LogRecord& record : changes.logs) {
+    auto span = log_spans_.find(record.run);
+    if (span == log_spans_.end()) {
+      NORMLAB_ASSIGN_OR_RETURN(const LogSpan found, FindLogSpan(record.run));
+      span = log_spans_.emplace(record.run, found).first;
+    }
+    auto& [first, next] = span->second;
+    batch.push_back(Put(Table::kLogs, LogKey(record.run, next++), ToProto(record)));
+    // In lumps, because each range that is deleted is a record that later reads have to step over.
+    if (next - first >= kLogLinesMax + kLogLinesMax / 10) {
+      const uint64_t kept_from = next - kLogLinesMax;
+      batch.push_back(DeleteRange(Table::kLogs, LogKey(record.run, first), LogKey(record.run, kept_from)));
+      first = kept_from;
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RecordStore::Commit(const engine::State& state, const engine::Changes& changes) {
+  std::vector<Mutation> batch;
+  PutStates(state, changes, batch);
+  PutHistory(state, changes, batch);
+  NORMLAB_RETURN_IF_ERROR(PutLogs(changes, batch));
+  return backend_->Write(batch);
+}
+
+absl::StatusOr<std::vector<v1::Event>> RecordStore::Events(RunId run) {
+  std::vector<v1::Event> events;
+  NORMLAB_RETURN_IF_ERROR(ScanMessages<v1::Event>(Table::kEvents, RunPrefix(run), RunEnd(run),
+                                                  [&](std::string_view, const v1::Event& event) {
+                                                    events.push_back(event);
+                                                    return true;
+                                                  }));
+  return events;
+}
+
+absl::StatusOr<std::vector<v1::StepHistory>> RecordStore::History(RunId run, int64_t after_step, int limit) {
+  std::vector<v1::StepHistory> steps;
+  const std::string from = HistoryKey(run, std::max<int64_t>(after_step, -1) + 1, 0);
+  const auto visit = [&](std::string_view, const v1::StepHistory& record) {
+    if (steps.empty() || steps.back().step() != record.step()) {
+      if (static_cast<int>(steps.size()) >= limit) return false;
+      steps.emplace_back();
+    }
+    steps.back().MergeFrom(record);
+    return true;
+  };
+  NORMLAB_RETURN_IF_ERROR(ScanMessages<v1::StepHistory>(Table::kHistory, from, RunEnd(run), visit));
+  return steps;
+}
+
+absl::StatusOr<Store::LogPage> RecordStore::Logs(RunId run, uint64_t position, int limit) {
+  LogPage page{.next_position = std::max<uint64_t>(position, 1)};
+  const auto visit = [&](std::string_view key, const v1::LogEntry& entry) {
+    if (static_cast<int>(page.entries.size()) >= limit) return false;
+    page.entries.push_back(entry);
+    page.next_position = LogPosition(key) + 1;
+    return true;
+  };
+  NORMLAB_RETURN_IF_ERROR(ScanMessages<v1::LogEntry>(Table::kLogs, LogKey(run, position), RunEnd(run), visit));
+  return page;
+}
+
+absl::StatusOr<uint64_t> RecordStore::LogTailPosition(RunId run, int count) {
+  NORMLAB_ASSIGN_OR_RETURN(const auto last, backend_->LastKey(Table::kLogs, RunPrefix(run), RunEnd(run)));
+  if (!last) return 0;
+  const uint64_t next = LogPosition(*last) + 1;
+  const uint64_t wanted = static_cast<uint64_t>(std::max(count, 0));
+  return next > wanted ? next - wanted : 0;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Store>> OpenRecordStore(std::unique_ptr<Backend> backend) {
+  auto store = std::make_unique<RecordStore>(std::move(backend));
+  NORMLAB_RETURN_IF_ERROR(store->CheckSchema());
+  return store;
+}
+
+}  // namespace normlab::store

@@ -1,0 +1,184 @@
+#include "coordinator/store/rocksdb_store.h"
+
+#include <fmt/format.h>
+#include <rocksdb/db.h>
+#include <rocksdb/options.h>
+#include <rocksdb/write_batch.h>
+#include <sys/statvfs.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <utility>
+
+#include "common/status.h"
+#include "coordinator/store/record_store.h"
+
+namespace normlab::store {
+namespace {
+
+std::string FreeSpace(const std::string& folder) {
+  struct statvfs disk {};
+  if (statvfs(folder.c_str(), &disk) != 0) return "free space is unknown";
+  const uint64_t free_bytes = static_cast<uint64_t>(disk.f_bavail) * disk.f_frsize;
+  const uint64_t all_bytes = static_cast<uint64_t>(disk.f_blocks) * disk.f_frsize;
+  return fmt::format("{} of {} bytes are free", free_bytes, all_bytes);
+}
+
+absl::Status ToStatus(const rocksdb::Status& status, const std::string& folder, const char* doing) {
+  if (status.ok()) return absl::OkStatus();
+  const std::string text = status.ToString();
+  if (status.IsNoSpace()) {
+    return absl::ResourceExhaustedError(fmt::format(
+        "cannot {} {}: the disk is full ({}); make room and start again ({})", doing, folder, FreeSpace(folder), text));
+  }
+  if (status.IsCorruption()) {
+    return absl::DataLossError(
+        fmt::format("cannot {} {}: {}; the folder is damaged, restore it from a backup", doing, folder, text));
+  }
+  // RocksDB has no code of its own for this.
+  if (status.IsIOError() && text.find("lock") != std::string::npos && text.find("LOCK") != std::string::npos) {
+    return absl::FailedPreconditionError(
+        fmt::format("{} is in use: another coordinator runs on it; stop that one or choose another folder", folder));
+  }
+  return absl::InternalError(fmt::format("cannot {} {}: {} ({})", doing, folder, text, FreeSpace(folder)));
+}
+
+rocksdb::DBOptions DatabaseOptions() {
+  rocksdb::DBOptions options;
+  options.create_if_missing = true;
+  options.create_missing_column_families = true;
+  options.paranoid_checks = true;
+  // What was acknowledged must not vanish in silence. The default, kPointInTimeRecovery, drops everything behind the
+  // first damaged record, acknowledged or not. kAbsoluteConsistency refuses a log whose last record is incomplete,
+  // which is what a crash during a write leaves, and that record was never acknowledged. This mode forgives exactly the
+  // incomplete end and refuses damage anywhere else.
+  options.wal_recovery_mode = rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords;
+  options.recycle_log_file_num = 0;  // With recycled logs an old record can look like damage at the end.
+  // Tables that rarely change would otherwise keep every log file alive.
+  options.max_total_wal_size = 64 << 20;
+  options.keep_log_file_num = 5;
+  options.max_log_file_size = 8 << 20;
+  return options;
+}
+
+class RocksDbBackend final : public Backend {
+ public:
+  RocksDbBackend(std::string folder, std::unique_ptr<rocksdb::DB> db, std::vector<rocksdb::ColumnFamilyHandle*> handles,
+                 std::vector<rocksdb::ColumnFamilyHandle*> tables)
+      : folder_(std::move(folder)), db_(std::move(db)), handles_(std::move(handles)), tables_(std::move(tables)) {}
+
+  ~RocksDbBackend() override {
+    for (rocksdb::ColumnFamilyHandle* handle : handles_) db_->DestroyColumnFamilyHandle(handle);
+    db_->Close();
+  }
+
+  absl::Status Write(const std::vector<Mutation>& mutations) override {
+    rocksdb::WriteBatch batch;
+    for (const Mutation& mutation : mutations) {
+      rocksdb::ColumnFamilyHandle* table = tables_[static_cast<size_t>(mutation.table)];
+      rocksdb::Status added;
+      switch (mutation.kind) {
+        case Mutation::Kind::kPut:
+          added = batch.Put(table, mutation.key, mutation.value);
+          break;
+        case Mutation::Kind::kDelete:
+          added = batch.Delete(table, mutation.key);
+          break;
+        case Mutation::Kind::kDeleteRange:
+          added = batch.DeleteRange(table, mutation.key, mutation.value);
+          break;
+      }
+      NORMLAB_RETURN_IF_ERROR(ToStatus(added, folder_, "write to"));
+    }
+    rocksdb::WriteOptions options;
+    options.sync = true;
+    return ToStatus(db_->Write(options, &batch), folder_, "write to");
+  }
+
+  absl::Status Scan(Table table, const std::string& from, const std::string& to,
+                    absl::FunctionRef<bool(std::string_view, std::string_view)> visit) override {
+    const rocksdb::Slice end(to);
+    rocksdb::ReadOptions options;
+    if (!to.empty()) options.iterate_upper_bound = &end;
+    const std::unique_ptr<rocksdb::Iterator> row(db_->NewIterator(options, tables_[static_cast<size_t>(table)]));
+    for (row->Seek(from); row->Valid(); row->Next()) {
+      if (!visit({row->key().data(), row->key().size()}, {row->value().data(), row->value().size()})) break;
+    }
+    return ToStatus(row->status(), folder_, "read");
+  }
+
+  absl::StatusOr<std::optional<std::string>> LastKey(Table table, const std::string& from,
+                                                     const std::string& to) override {
+    const rocksdb::Slice begin(from), end(to);
+    rocksdb::ReadOptions options;
+    options.iterate_lower_bound = &begin;
+    options.iterate_upper_bound = &end;
+    const std::unique_ptr<rocksdb::Iterator> row(db_->NewIterator(options, tables_[static_cast<size_t>(table)]));
+    row->SeekToLast();
+    std::optional<std::string> key;
+    if (row->Valid()) key = row->key().ToString();
+    NORMLAB_RETURN_IF_ERROR(ToStatus(row->status(), folder_, "read"));
+    return key;
+  }
+
+  std::string Describe() const override { return folder_; }
+
+ private:
+  std::string folder_;
+  std::unique_ptr<rocksdb::DB> db_;
+  std::vector<rocksdb::ColumnFamilyHandle*> handles_;
+  std::vector<rocksdb::ColumnFamilyHandle*> tables_;  // By Table.
+};
+
+/// All tables to open: ours, the default one that RocksDB wants, and those of a newer version, so that the check of the
+/// schema can say what is wrong.
+absl::StatusOr<std::vector<std::string>> TableNames(const std::string& folder) {
+  namespace fs = std::filesystem;
+  std::vector<std::string> names;
+  std::error_code error;
+  if (fs::exists(fs::path(folder) / "CURRENT", error)) {
+    NORMLAB_RETURN_IF_ERROR(
+        ToStatus(rocksdb::DB::ListColumnFamilies(DatabaseOptions(), folder, &names), folder, "open"));
+  } else if (fs::exists(folder, error)) {
+    // RocksDB would begin a new database over the remains.
+    for (const auto& entry : fs::directory_iterator(folder, error)) {
+      if (entry.path().extension() == ".sst" || entry.path().extension() == ".log") {
+        return absl::DataLossError(
+            fmt::format("{} holds {} but no CURRENT file: the folder is damaged, restore it from "
+                        "a backup",
+                        folder, entry.path().filename().string()));
+      }
+    }
+  }
+  const auto add = [&](const std::string& name) {
+    if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
+  };
+  add(rocksdb::kDefaultColumnFamilyName);
+  for (const char* name : kTableNames) add(name);
+  return names;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Backend>> OpenRocksDbBackend(const std::string& folder) {
+  NORMLAB_ASSIGN_OR_RETURN(const std::vector<std::string> names, TableNames(folder));
+  std::vector<rocksdb::ColumnFamilyDescriptor> descriptors;
+  for (const std::string& name : names) descriptors.emplace_back(name, rocksdb::ColumnFamilyOptions());
+  rocksdb::DB* db = nullptr;
+  std::vector<rocksdb::ColumnFamilyHandle*> handles;
+  NORMLAB_RETURN_IF_ERROR(
+      ToStatus(rocksdb::DB::Open(DatabaseOptions(), folder, descriptors, &handles, &db), folder, "open"));
+  std::vector<rocksdb::ColumnFamilyHandle*> tables;
+  for (const char* name : kTableNames) {
+    tables.push_back(handles[static_cast<size_t>(std::find(names.begin(), names.end(), name) - names.begin())]);
+  }
+  return std::make_unique<RocksDbBackend>(folder, std::unique_ptr<rocksdb::DB>(db), std::move(handles),
+                                          std::move(tables));
+}
+
+absl::StatusOr<std::unique_ptr<Store>> OpenRocksDbStore(const std::string& folder) {
+  NORMLAB_ASSIGN_OR_RETURN(auto backend, OpenRocksDbBackend(folder));
+  return OpenRecordStore(std::move(backend));
+}
+
+}  // namespace normlab::store

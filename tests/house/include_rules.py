@@ -1,0 +1,78 @@
+"""Who may include whom. The table; test_includes.py holds the tree to it."""
+
+import re
+from pathlib import PurePosixPath
+
+# A room may include itself and what stands here: rooms, or single headers of a room. The longest prefix names a file's room.
+ROOMS = {
+    "proto": (),
+    "common": ("proto",),
+    "coordinator/engine": ("common",),
+    "coordinator/scheduler": ("common", "coordinator/engine/state.h"),
+    "coordinator/store": ("coordinator/engine", "proto", "common"),
+    "coordinator/service": ("coordinator/engine", "coordinator/store", "proto", "common"),
+    "coordinator/metrics": ("common",),
+    # main and the loop wire the others.
+    "coordinator": ("coordinator/engine", "coordinator/scheduler", "coordinator/store", "coordinator/service",
+                    "coordinator/metrics", "proto", "common"),
+    "worker/agent": ("proto", "common"),
+    "worker/trainer": ("common",),  # Of common only headers that need nothing else: is_standalone_header.
+    "cli": ("proto", "common"),
+    "bench": ("proto", "common"),
+    "tests": ("coordinator", "coordinator/engine", "coordinator/scheduler", "coordinator/store", "coordinator/service",
+              "coordinator/metrics", "worker/agent", "proto", "common"),
+}
+
+# main.cc sets LibTorch's threads and reports its version.
+_TRAINER_WITH_TORCH = r"worker/trainer/(model|train|diagnostics|cuda|testing)/.*|worker/trainer/([^/]*_test|main)\.cc"
+
+# A library's headers -> the only files that may include them.
+LIBRARIES = (
+    (r"(torch|ATen|c10)/.*", _TRAINER_WITH_TORCH),
+    (r".*\.pb\.h|(google/protobuf|grpcpp|grpc)/.*",
+     r"common/(spec|grpc|pb_)[^/]*|coordinator/(store|service)/.*|coordinator/[^/]*|worker/agent/.*|(cli|bench|tests)/.*"),
+    (r"rocksdb/.*", r"coordinator/store/rocksdb_store(_test)?\.cc"),
+    (r"prometheus/.*", r"coordinator/metrics/.*|worker/agent/metrics[^/]*|(coordinator|worker/agent)/main\.cc"),
+    (r"(cuda|nccl|cublas)[^/]*\.h", r"worker/trainer/cuda/.*|worker/trainer/train/grad_sync\.cc"),
+)
+
+_INCLUDE = re.compile(r'^\s*#\s*include\s*["<]([^">]+)[">]', re.MULTILINE)
+
+
+def includes_of(source):
+    return _INCLUDE.findall(source)
+
+
+def room_of(path):
+    """The room of a file or of an included header; None for what is not ours."""
+    if str(path).startswith("normlab/v1/"):
+        return "proto"
+    parents = [str(parent) for parent in PurePosixPath(path).parents]
+    return next((parent for parent in parents if parent in ROOMS), None)
+
+
+def is_standalone_header(header, read):
+    """A header that has no .cc beside it and pulls in neither another room nor a control-plane library."""
+    if read(header.removesuffix(".h") + ".cc") is not None:
+        return False
+    source = read(header)
+    return source is not None and not any(
+        re.match(r"absl/|grpc|google/protobuf|spdlog|.*\.pb\.h", include) for include in includes_of(source))
+
+
+def violations(path, source, read):
+    """Why each forbidden include of the file `path` is forbidden. `read` gives the text of a path, or None."""
+    room = room_of(path)
+    found = []
+    for header in includes_of(source):
+        target = room_of(header)
+        if target is not None and target != room:
+            allowed = ROOMS[room]
+            if target not in allowed and header not in allowed:
+                found.append(f"{path}: includes {header}, but {room} may include only itself, {', '.join(allowed) or 'nothing'}")
+            elif room == "worker/trainer" and not is_standalone_header(header, read):
+                found.append(f"{path}: includes {header}, which is no header-only part of common")
+        for pattern, users in LIBRARIES:
+            if re.fullmatch(pattern, header) and not re.fullmatch(users, str(path)):
+                found.append(f"{path}: includes {header}, which only files like {users} may")
+    return found

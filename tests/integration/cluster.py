@@ -93,8 +93,11 @@ class RpcError(Exception):
         self.message = message
 
 
-def experiment_spec(name="small", steps=40, matrix=None, labels=None, priority=None, **base):
-    """An experiment that trains in moments; keyword arguments replace or add fields of base's sections."""
+def experiment_spec(name="small", steps=40, slow=False, matrix=None, labels=None, **base):
+    """An experiment of a tiny model; other keyword arguments replace or add fields of base's sections.
+
+    A step takes well below a millisecond, or about ten if it is to be slow: then there is time to act during the run.
+    """
     sections = {
         "model": {"num_layers": 2, "hidden": 16, "num_heads": 2, "ffn_hidden": 32},
         "norm": {"scheme": "lns"},
@@ -103,6 +106,9 @@ def experiment_spec(name="small", steps=40, matrix=None, labels=None, priority=N
         "report": {"eval_every_steps": 1000000, "eval_sequences": 8, "checkpoint_every_steps": 100},
         "resources": {"threads": 1},
     }
+    if slow:
+        sections["data"]["seq_len"] = 64
+        sections["train"]["batch_size"] = 64
     for section, fields in base.items():
         if isinstance(fields, dict):
             sections.setdefault(section, {}).update(fields)
@@ -113,8 +119,6 @@ def experiment_spec(name="small", steps=40, matrix=None, labels=None, priority=N
         spec["matrix"] = matrix
     if labels:
         spec["labels"] = labels
-    if priority is not None:
-        spec["priority"] = priority
     return spec
 
 

@@ -22,8 +22,7 @@ class ControlTest(cluster.ClusterTest):
         cls.cluster.wait_for_workers()
 
     def endless(self, name, **more):
-        more.setdefault("resources", {"worker_labels": {}})
-        return experiment_spec(name, ENDLESS, **more)
+        return experiment_spec(name, ENDLESS, slow=True, **more)
 
     def cancel_and_wait(self, run_id):
         self.cluster.cli("cancel", run_id)

@@ -9,11 +9,11 @@ import unittest
 import cluster
 from cluster import RpcError, experiment_spec
 
-STEPS = 1500
+STEPS = 600
 
 
 def long_spec(name):
-    return experiment_spec(name, STEPS, report={"checkpoint_every_steps": 100})
+    return experiment_spec(name, STEPS, slow=True, report={"checkpoint_every_steps": 50})
 
 
 class CrashTest(cluster.ClusterTest):
@@ -37,7 +37,7 @@ class CrashTest(cluster.ClusterTest):
 
     def test_of_the_trainer(self):
         [run_id] = self.cluster.submit(long_spec("trainer"))
-        self.cluster.wait_step(run_id, 250)
+        self.cluster.wait_step(run_id, 120)
         os.kill(self.trainer(), signal.SIGKILL)
         self.assert_ended_as_if_unbroken(run_id, attempts=2)
         reasons = " ".join(event["reason"] for event in self.cluster.events(run_id))
@@ -45,7 +45,7 @@ class CrashTest(cluster.ClusterTest):
 
     def test_of_the_agent(self):
         [run_id] = self.cluster.submit(long_spec("agent"))
-        self.cluster.wait_step(run_id, 250)
+        self.cluster.wait_step(run_id, 120)
         self.cluster.workers["w0"].kill()
         cluster.wait_for(lambda: not self.cluster.processes("normlab-train"), "the trainer dies with its agent", 10)
         self.cluster.workers["w0"].start()
@@ -53,7 +53,7 @@ class CrashTest(cluster.ClusterTest):
 
     def test_of_the_coordinator(self):
         [run_id] = self.cluster.submit(long_spec("coordinator"))
-        self.cluster.wait_step(run_id, 250)
+        self.cluster.wait_step(run_id, 120)
         trainer = self.trainer()
         self.cluster.coordinator.kill()
         self.cluster.start_coordinator()
@@ -64,8 +64,8 @@ class CrashTest(cluster.ClusterTest):
         [run_id] = self.cluster.submit(long_spec("everything"))
         submits = Submits(self.cluster)
         chance = random.Random(11)
-        for victim in ("trainer", "coordinator", "agent", "coordinator"):
-            self.cluster.wait_step(run_id, chance.randint(50, 400))
+        for index, victim in enumerate(("trainer", "coordinator", "agent", "coordinator")):
+            self.cluster.wait_step(run_id, 100 * (index + 1) + chance.randint(0, 60))
             if victim == "trainer":
                 for pid in self.cluster.processes("normlab-train"):
                     os.kill(pid, signal.SIGKILL)

@@ -19,7 +19,7 @@ class OrphanTest(unittest.TestCase):
 
     def test_no_trainer_outlives_its_agent(self):
         self.cluster.start(num_workers=1)
-        [run_id] = self.cluster.submit(experiment_spec("orphan", ENDLESS))
+        [run_id] = self.cluster.submit(experiment_spec("orphan", ENDLESS, slow=True))
         self.cluster.wait_step(run_id, 5)
         [trainer] = self.cluster.processes("normlab-train")
         self.cluster.workers["w0"].kill()
@@ -27,7 +27,7 @@ class OrphanTest(unittest.TestCase):
 
     def test_an_agent_that_is_asked_to_end_saves_its_run_first(self):
         self.cluster.start(num_workers=1)
-        [run_id] = self.cluster.submit(experiment_spec("drained", ENDLESS))
+        [run_id] = self.cluster.submit(experiment_spec("drained", ENDLESS, slow=True))
         self.cluster.wait_step(run_id, 30)
         self.assertEqual(self.cluster.workers["w0"].stop(), 0)
         self.assertEqual(self.cluster.processes("normlab-train"), [])
@@ -37,7 +37,7 @@ class OrphanTest(unittest.TestCase):
 
     def test_nothing_outlives_up(self):
         up = self.start_up()
-        [run_id] = self.cluster.submit(experiment_spec("up", ENDLESS))
+        [run_id] = self.cluster.submit(experiment_spec("up", ENDLESS, slow=True))
         self.cluster.wait_step(run_id, 5)
         for program in PROGRAMS:
             self.assertTrue(self.cluster.processes(program), program)
@@ -46,7 +46,7 @@ class OrphanTest(unittest.TestCase):
 
     def test_up_ends_cleanly_and_goes_on_the_next_time(self):
         up = self.start_up()
-        [run_id] = self.cluster.submit(experiment_spec("resumed", 600, report={"checkpoint_every_steps": 50}))
+        [run_id] = self.cluster.submit(experiment_spec("resumed", 400, slow=True, report={"checkpoint_every_steps": 50}))
         self.cluster.wait_step(run_id, 100)
         os.kill(up.process.pid, signal.SIGINT)
         up.process.wait(60)
@@ -54,7 +54,7 @@ class OrphanTest(unittest.TestCase):
         self.start_up()
         self.cluster.wait_state(run_id, "SUCCEEDED")
         history = self.cluster.history(run_id)
-        self.assertEqual([int(entry["step"]) for entry in history], list(range(1, 601)))
+        self.assertEqual([int(entry["step"]) for entry in history], list(range(1, 401)))
         self.assertEqual(history[99]["attempt"], 1, "what was done is not done again")
 
     def start_up(self):

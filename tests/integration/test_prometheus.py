@@ -50,7 +50,7 @@ class PrometheusTest(cluster.ClusterTest):
             return []
 
     def test_sees_layers_while_a_run_trains_and_forgets_them_after_it(self):
-        [run_id] = self.cluster.submit(experiment_spec("watched", ENDLESS, seed=3))
+        [run_id] = self.cluster.submit(experiment_spec("watched", ENDLESS, slow=True, seed=3))
         experiment_id = run_id.partition(".")[0]
         variance = f'normlab_layer_output_variance{{run="{run_id}"}}'
         series = cluster.wait_for(lambda: self.query(variance), "the run's layers are scraped")

@@ -39,7 +39,7 @@ class GangTest(cluster.ClusterTest):
         first = set(self.cluster.processes("normlab-train"))
         self.assertEqual(len(first), 2)
         os.kill(max(first), signal.SIGKILL)
-        cluster.wait_for(lambda: not first & set(self.cluster.processes("normlab-train")), "all of the gang ends", 30)
+        cluster.wait_for(lambda: not first & set(self.cluster.processes("normlab-train")), "the whole gang ends", 30)
         run = self.cluster.wait_state(run_id, "SUCCEEDED")
         self.assertEqual(run["attempt"], 2)
         history = self.assert_whole_history(run_id, steps)

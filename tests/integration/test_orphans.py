@@ -46,7 +46,8 @@ class OrphanTest(unittest.TestCase):
 
     def test_up_ends_cleanly_and_goes_on_the_next_time(self):
         up = self.start_up()
-        [run_id] = self.cluster.submit(experiment_spec("resumed", 400, slow=True, report={"checkpoint_every_steps": 50}))
+        spec = experiment_spec("resumed", 400, slow=True, report={"checkpoint_every_steps": 50})
+        [run_id] = self.cluster.submit(spec)
         self.cluster.wait_step(run_id, 100)
         os.kill(up.process.pid, signal.SIGINT)
         up.process.wait(60)

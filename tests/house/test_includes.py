@@ -63,6 +63,7 @@ class PlantedViolations(unittest.TestCase):
             ("worker/trainer/model/block.h", '"common/norm_scheme.h"'),
             ("coordinator/scheduler/scheduler.cc", '"coordinator/engine/state.h"'),
             ("coordinator/service/run_service.cc", '"normlab/v1/run.grpc.pb.h"'),
+            ("coordinator/scheduler/scheduler_test.cc", '"coordinator/engine/testing/script.h"'),
             ("coordinator/main.cc", '"coordinator/scheduler/scheduler.h"'),
             ("coordinator/store/rocksdb_store.cc", "<rocksdb/db.h>"),
             ("worker/trainer/model/norm.cc", "<ATen/core/Tensor.h>"),

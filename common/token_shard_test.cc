@@ -1,7 +1,9 @@
 #include "common/token_shard.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
@@ -18,7 +20,7 @@ class TokenShardTest : public ::testing::Test {
  protected:
   void SetUp() override {
     const auto* info = ::testing::UnitTest::GetInstance()->current_test_info();
-    folder_ = std::filesystem::path(::testing::TempDir()) / (std::string("token_shard_") + info->name());
+    folder_ = std::filesystem::path(::testing::TempDir()) / fmt::format("token_shard_{}_{}", info->name(), getpid());
     std::filesystem::remove_all(folder_);
     std::filesystem::create_directories(folder_);
   }

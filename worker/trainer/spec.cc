@@ -123,8 +123,9 @@ TrainerSpec ReadSpec(StrictObject object) {
   if (spec.rank > 0 && spec.rendezvous.empty()) {
     throw JsonError(fmt::format("rendezvous: is empty, rank {} needs the address that rank 0 reported", spec.rank));
   }
-  if (spec.world_size > 1 && spec.rank == 0 && spec.bind_host.empty()) {
-    throw JsonError(fmt::format("bind_host: is empty, rank 0 of {} needs an address to listen on", spec.world_size));
+  if (spec.world_size > 1 && spec.bind_host.empty()) {
+    throw JsonError(fmt::format("bind_host: is empty, rank {} of {} needs an address that its peers can connect to",
+                                spec.rank, spec.world_size));
   }
   const TrainSpec& train = spec.run.train;
   const int64_t per_forward = (train.micro_batch_size == 0 ? 1 : train.micro_batch_size) * spec.world_size;

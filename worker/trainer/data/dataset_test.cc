@@ -1,7 +1,9 @@
 #include "worker/trainer/data/dataset.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <fstream>
 #include <string>
@@ -18,7 +20,7 @@ class DatasetTest : public ::testing::Test {
  protected:
   void SetUp() override {
     const auto* info = ::testing::UnitTest::GetInstance()->current_test_info();
-    folder_ = std::filesystem::path(::testing::TempDir()) / (std::string("dataset_") + info->name());
+    folder_ = std::filesystem::path(::testing::TempDir()) / fmt::format("dataset_{}_{}", info->name(), getpid());
     std::filesystem::remove_all(folder_);
     std::filesystem::create_directories(folder_);
   }

@@ -1,8 +1,10 @@
 #include "worker/trainer/train/checkpoint.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <csignal>
 #include <fstream>
@@ -29,7 +31,7 @@ class CheckpointTest : public ::testing::Test {
  protected:
   void SetUp() override {
     const auto* info = ::testing::UnitTest::GetInstance()->current_test_info();
-    folder_ = fs::path(::testing::TempDir()) / (std::string("checkpoint_") + info->name());
+    folder_ = fs::path(::testing::TempDir()) / fmt::format("checkpoint_{}_{}", info->name(), getpid());
     fs::remove_all(folder_);
   }
   void TearDown() override { fs::remove_all(folder_); }

@@ -1,0 +1,131 @@
+#include "worker/trainer/testing/tiny_dataset.h"
+
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "common/token_shard.h"
+
+namespace normlab::trainer {
+namespace {
+
+ManifestShard WriteShard(const std::filesystem::path& path, uint32_t first, uint32_t count) {
+  TokenShardWriter writer(path, 2);
+  for (uint32_t i = first; i < first + count; ++i) {
+    const uint32_t noise = (i * 2654435761u) >> 30;
+    writer.Append(std::vector<uint32_t>{(i + noise) % static_cast<uint32_t>(kTinyVocabSize)});
+  }
+  writer.Finish();
+  return {.file = path.filename().string(), .tokens = count};
+}
+
+}  // namespace
+
+void WriteTinyDataset(const std::filesystem::path& folder) {
+  std::filesystem::create_directories(folder);
+  Manifest manifest{.vocab_size = kTinyVocabSize,
+                    .eos_id = 1,
+                    .tokenizer_file = "tokenizer.model",
+                    .tokenizer_sha256 = std::string(64, '0')};
+  manifest.train = {
+      .tokens = 2000,
+      .documents = 1,
+      .shards = {WriteShard(folder / "train-00000.bin", 0, 1500), WriteShard(folder / "train-00001.bin", 1500, 500)}};
+  manifest.validation = {
+      .tokens = 500, .documents = 1, .shards = {WriteShard(folder / "validation-00000.bin", 7, 500)}};
+  WriteManifest(folder, manifest);
+}
+
+TrainerSpec TinySpec(const std::filesystem::path& folder) {
+  return {.run = {.model = {.family = "llama",
+                            .num_layers = 2,
+                            .hidden = 16,
+                            .num_heads = 2,
+                            .ffn_hidden = 32,
+                            .rope_base = 10000,
+                            .norm_eps = 1e-6,
+                            .init_std = 0.02,
+                            .embed_init_std = 0.02},
+                  .norm = {.scheme = "lns", .mix_ln_ratio = 0.25, .final_norm = true},
+                  .data = {.dataset = "tiny", .seq_len = 8},
+                  .train = {.steps = 12,
+                            .batch_size = 4,
+                            .micro_batch_size = 0,
+                            .lr = 0.01,
+                            .lr_min_ratio = 0.1,
+                            .warmup_steps = 2,
+                            .beta1 = 0.9,
+                            .beta2 = 0.95,
+                            .adam_eps = 1e-8,
+                            .weight_decay = 0.1,
+                            .grad_norm_max = 1},
+                  .report = {.eval_every_steps = 6,
+                             .eval_sequences = 10,
+                             .checkpoint_every_steps = 4,
+                             .checkpoints_kept = 2,
+                             .step_every_steps = 1,
+                             .layers_every_steps = 6},
+                  .seed = 1},
+          .data_dir = (folder / "data").string(),
+          .checkpoint_dir = (folder / "checkpoints").string(),
+          .attempt = 1,
+          .resume_from_attempt = 1,
+          .rank = 0,
+          .world_size = 1,
+          .rendezvous = "",
+          .bind_host = "127.0.0.1",
+          .threads = 1};
+}
+
+std::string ToJson(const TrainerSpec& spec) {
+  const RunSpec& run = spec.run;
+  const nlohmann::json document = {
+      {"run",
+       {{"model",
+         {{"family", run.model.family},
+          {"num_layers", run.model.num_layers},
+          {"hidden", run.model.hidden},
+          {"num_heads", run.model.num_heads},
+          {"ffn_hidden", run.model.ffn_hidden},
+          {"rope_base", run.model.rope_base},
+          {"norm_eps", run.model.norm_eps},
+          {"init_std", run.model.init_std},
+          {"embed_init_std", run.model.embed_init_std}}},
+        {"norm",
+         {{"scheme", run.norm.scheme}, {"mix_ln_ratio", run.norm.mix_ln_ratio}, {"final_norm", run.norm.final_norm}}},
+        {"data", {{"dataset", run.data.dataset}, {"seq_len", run.data.seq_len}}},
+        {"train",
+         {{"steps", run.train.steps},
+          {"batch_size", run.train.batch_size},
+          {"micro_batch_size", run.train.micro_batch_size},
+          {"lr", run.train.lr},
+          {"lr_min_ratio", run.train.lr_min_ratio},
+          {"warmup_steps", run.train.warmup_steps},
+          {"beta1", run.train.beta1},
+          {"beta2", run.train.beta2},
+          {"adam_eps", run.train.adam_eps},
+          {"weight_decay", run.train.weight_decay},
+          {"grad_norm_max", run.train.grad_norm_max}}},
+        {"report",
+         {{"eval_every_steps", run.report.eval_every_steps},
+          {"eval_sequences", run.report.eval_sequences},
+          {"checkpoint_every_steps", run.report.checkpoint_every_steps},
+          {"checkpoints_kept", run.report.checkpoints_kept},
+          {"step_every_steps", run.report.step_every_steps},
+          {"layers_every_steps", run.report.layers_every_steps}}},
+        // 64-bit numbers as text and fields of others, as the coordinator writes them.
+        {"resources", {{"workers", spec.world_size}}},
+        {"seed", std::to_string(run.seed)},
+        {"retries_max", 3}}},
+      {"data_dir", spec.data_dir},
+      {"checkpoint_dir", spec.checkpoint_dir},
+      {"attempt", spec.attempt},
+      {"resume_from_attempt", spec.resume_from_attempt},
+      {"rank", spec.rank},
+      {"world_size", spec.world_size},
+      {"rendezvous", spec.rendezvous},
+      {"bind_host", spec.bind_host},
+      {"threads", spec.threads}};
+  return document.dump();
+}
+
+}  // namespace normlab::trainer

@@ -1,0 +1,49 @@
+#include "worker/trainer/train/fingerprint.h"
+
+#include <fmt/format.h>
+
+#include "worker/trainer/train/file_digest.h"
+
+namespace normlab::trainer {
+
+Fingerprint FingerprintOf(const RunSpec& run, const Manifest& manifest) {
+  Fingerprint fields;
+  // fmt writes the shortest text that reads back as the same double.
+  const auto add = [&](const char* name, const auto& value) { fields.emplace_back(name, fmt::format("{}", value)); };
+  add("model.family", run.model.family);
+  add("model.num_layers", run.model.num_layers);
+  add("model.hidden", run.model.hidden);
+  add("model.num_heads", run.model.num_heads);
+  add("model.ffn_hidden", run.model.ffn_hidden);
+  add("model.rope_base", run.model.rope_base);
+  add("model.norm_eps", run.model.norm_eps);
+  add("model.init_std", run.model.init_std);
+  add("model.embed_init_std", run.model.embed_init_std);
+  add("norm.scheme", run.norm.scheme);
+  add("norm.mix_ln_ratio", run.norm.mix_ln_ratio);
+  add("norm.final_norm", run.norm.final_norm);
+  add("data.seq_len", run.data.seq_len);
+  add("the dataset's vocab_size", manifest.vocab_size);
+  add("the dataset's training tokens", manifest.train.tokens);
+  add("the dataset's tokenizer", manifest.tokenizer_sha256);
+  add("train.steps", run.train.steps);
+  add("train.batch_size", run.train.batch_size);
+  add("train.lr", run.train.lr);
+  add("train.lr_min_ratio", run.train.lr_min_ratio);
+  add("train.warmup_steps", run.train.warmup_steps);
+  add("train.beta1", run.train.beta1);
+  add("train.beta2", run.train.beta2);
+  add("train.adam_eps", run.train.adam_eps);
+  add("train.weight_decay", run.train.weight_decay);
+  add("train.grad_norm_max", run.train.grad_norm_max);
+  add("seed", run.seed);
+  return fields;
+}
+
+std::string DigestOf(const Fingerprint& fingerprint) {
+  std::string text;
+  for (const auto& [field, value] : fingerprint) text += fmt::format("{}={}\n", field, value);
+  return Sha256Of(text);
+}
+
+}  // namespace normlab::trainer

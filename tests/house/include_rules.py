@@ -24,7 +24,7 @@ ROOMS = {
 }
 
 # What a test of the coordinator sets up may come from all its rooms.
-_COORDINATOR_TESTS = r"coordinator/.*(_test\.cc|/testing/.*)"
+_COORDINATOR_TESTS = r"coordinator/.*(_test\.cc|/(testing|simulation)/.*)"
 
 # main.cc sets LibTorch's threads and reports its version.
 _TRAINER_WITH_TORCH = r"worker/trainer/(model|train|diagnostics|cuda|testing)/.*|worker/trainer/([^/]*_test|main)\.cc"

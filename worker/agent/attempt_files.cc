@@ -1,0 +1,141 @@
+#include "worker/agent/attempt_files.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <fstream>
+#include <system_error>
+#include <utility>
+
+#include "common/spec.h"
+#include "common/status.h"
+#include "fmt/format.h"
+
+namespace normlab::agent {
+namespace {
+
+namespace fs = std::filesystem;
+
+absl::Status CreateFolder(const fs::path& folder, const std::string& flag) {
+  std::error_code error;
+  fs::create_directories(folder, error);
+  if (!error) return absl::OkStatus();
+  const std::string message = fmt::format("{} {}: cannot create it: {}", flag, folder.string(), error.message());
+  return error == std::errc::permission_denied ? absl::PermissionDeniedError(message) : absl::UnavailableError(message);
+}
+
+absl::Status WriteText(const fs::path& path, const std::string& text) {
+  std::ofstream file(path, std::ios::binary | std::ios::trunc);
+  file << text << std::flush;
+  if (file) return absl::OkStatus();
+  return absl::UnavailableError(fmt::format("cannot write {} ({} bytes): {}; free space below --work", path.string(),
+                                            text.size(), std::generic_category().message(errno)));
+}
+
+bool IsAttemptFolder(const fs::directory_entry& entry) {
+  std::error_code ignored;
+  return entry.is_directory(ignored) && fs::exists(entry.path() / "spec.json", ignored) &&
+         entry.path().filename().string().starts_with("exp-");
+}
+
+}  // namespace
+
+absl::StatusOr<AgentFolders> OpenFolders(const AgentFolders& folders) {
+  NORMLAB_RETURN_IF_ERROR(CreateFolder(folders.work, "--work"));
+  NORMLAB_RETURN_IF_ERROR(CreateFolder(folders.checkpoint_root, "--checkpoint-root"));
+  std::error_code error;
+  const AgentFolders absolute = {.work = fs::canonical(folders.work, error),
+                                 .data_root = fs::canonical(folders.data_root, error),
+                                 .checkpoint_root = fs::canonical(folders.checkpoint_root, error)};
+  if (!fs::is_directory(absolute.data_root, error)) {
+    return absl::NotFoundError(
+        fmt::format("--data-root {} is no folder; make one with `normlab data prepare`", folders.data_root.string()));
+  }
+  return absolute;
+}
+
+absl::StatusOr<FileDescriptor> LockWorkFolder(const fs::path& work) {
+  const fs::path path = work / "lock";
+  FileDescriptor fd(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
+  if (!fd.is_open()) {
+    return absl::UnavailableError(
+        fmt::format("cannot open {}: {}", path.string(), std::generic_category().message(errno)));
+  }
+  if (flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
+    std::string owner;
+    std::getline(std::ifstream(path), owner);
+    return absl::FailedPreconditionError(
+        fmt::format("--work {} is used by another worker (process {}); give each worker a folder of its own",
+                    work.string(), owner.empty() ? "unknown" : owner));
+  }
+  const std::string pid = fmt::format("{}\n", getpid());
+  if (ftruncate(fd.get(), 0) != 0 || write(fd.get(), pid.data(), pid.size()) < 0) {
+    return absl::UnavailableError(
+        fmt::format("cannot write {}: {}", path.string(), std::generic_category().message(errno)));
+  }
+  return fd;
+}
+
+absl::StatusOr<fs::path> FolderBelow(const fs::path& root, const std::string& relative) {
+  const fs::path path(relative);
+  if (relative.empty() || relative.find('\0') != std::string::npos || path.is_absolute() ||
+      std::find(path.begin(), path.end(), "..") != path.end()) {
+    return absl::InvalidArgumentError(
+        fmt::format("dataset '{}' must be a path below the data root, without '..'", relative));
+  }
+  std::error_code error;
+  const fs::path real_root = fs::canonical(root, error);
+  const fs::path real = fs::canonical(root / path, error);
+  if (error || !fs::is_directory(real, error)) {
+    return absl::NotFoundError(fmt::format(
+        "dataset '{}' is no folder below this worker's data root {}; make it there with `normlab data prepare`",
+        relative, root.string()));
+  }
+  const auto [root_end, ignored] = std::mismatch(real_root.begin(), real_root.end(), real.begin(), real.end());
+  if (root_end != real_root.end()) {
+    return absl::InvalidArgumentError(fmt::format("dataset '{}' is a link that leads out of the data root {} to {}",
+                                                  relative, root.string(), real.string()));
+  }
+  return real;
+}
+
+absl::StatusOr<PreparedAttempt> PrepareAttempt(const AttemptKey& key, const v1::StartAttempt& start,
+                                               const AgentFolders& folders, const TrainerSettings& settings) {
+  NORMLAB_ASSIGN_OR_RETURN(const fs::path data, FolderBelow(folders.data_root, start.spec().data().dataset()));
+  v1::TrainerSpec spec;
+  *spec.mutable_run() = start.spec();
+  spec.set_data_dir(data.string());
+  spec.set_checkpoint_dir((folders.checkpoint_root / key.run.ToString()).string());
+  spec.set_attempt(key.attempt);
+  spec.set_resume_from_attempt(start.resume_from_attempt());
+  spec.set_rank(key.rank);
+  spec.set_world_size(start.world_size());
+  spec.set_rendezvous(start.rendezvous());
+  spec.set_bind_host(settings.bind_host);
+  const int threads = start.spec().resources().threads();
+  spec.set_threads(threads > 0 ? threads : settings.threads);
+
+  const fs::path folder = folders.work / key.ToString();
+  NORMLAB_RETURN_IF_ERROR(CreateFolder(folder, "work folder"));
+  const fs::path spec_path = folder / "spec.json";
+  NORMLAB_RETURN_IF_ERROR(WriteText(spec_path, ToTrainerJson(spec)));
+  return PreparedAttempt{
+      .child = {.argv = {settings.trainer, "--spec", spec_path.string(), "--events", "-"}, .folder = folder.string()},
+      .stderr_log = folder / "stderr.log"};
+}
+
+void PruneAttemptFolders(const fs::path& work, size_t kept) {
+  std::error_code ignored;
+  std::vector<std::pair<fs::file_time_type, fs::path>> folders;
+  for (const auto& entry : fs::directory_iterator(work, ignored)) {
+    if (IsAttemptFolder(entry))
+      folders.emplace_back(fs::last_write_time(entry.path() / "spec.json", ignored), entry.path());
+  }
+  std::sort(folders.rbegin(), folders.rend());
+  for (size_t i = kept; i < folders.size(); ++i) fs::remove_all(folders[i].second, ignored);
+}
+
+}  // namespace normlab::agent

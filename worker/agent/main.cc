@@ -1,0 +1,237 @@
+// normlab-worker: wires the agent. See Agent for what it does.
+#include <limits.h>
+#include <signal.h>
+#include <sys/sysinfo.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <chrono>
+#include <filesystem>
+#include <memory>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/status.h"
+#include "common/version.h"
+#include "fmt/format.h"
+#include "prometheus/exposer.h"
+#include "prometheus/registry.h"
+#include "spdlog/spdlog.h"
+#include "worker/agent/agent.h"
+
+namespace normlab::agent {
+namespace {
+
+constexpr int kExitFailure = 1;
+constexpr int kExitUsage = 2;
+
+struct Flags {
+  std::string id;
+  std::string coordinator = "127.0.0.1:7070";
+  AgentFolders folders;
+  std::string metrics = "127.0.0.1:0";
+  int threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  std::string trainer;
+  std::string bind_host = "127.0.0.1";
+  double stop_grace_seconds = 30;
+  std::vector<std::string> labels;
+  std::string log_level = "info";
+};
+
+void AddFlags(CLI::App& app, Flags& flags) {
+  app.add_option("--id", flags.id, "Name of this worker, unique in the cluster")->required();
+  app.add_option("--coordinator", flags.coordinator, "HOST:PORT of the coordinator; loopback only")
+      ->capture_default_str();
+  app.add_option("--work", flags.folders.work, "Folder for specs and logs of attempts; one per worker")->required();
+  app.add_option("--data-root", flags.folders.data_root, "Folder that holds the datasets")->required();
+  app.add_option("--checkpoint-root", flags.folders.checkpoint_root,
+                 "Folder for the checkpoints of all runs; the same for all workers")
+      ->required();
+  app.add_option("--metrics", flags.metrics, "HOST:PORT to serve /metrics on; port 0 takes a free one")
+      ->capture_default_str();
+  app.add_option("--threads", flags.threads, "Threads of a trainer whose spec does not say")
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
+  app.add_option("--trainer", flags.trainer, "The trainer; by default normlab-train beside this program");
+  app.add_option("--bind-host", flags.bind_host, "Address of this host for the other trainers of a gang")
+      ->capture_default_str();
+  app.add_option("--stop-grace", flags.stop_grace_seconds,
+                 "Seconds for a checkpoint when this worker is stopped or its lease is over")
+      ->check(CLI::Range(0.0, 86400.0))
+      ->capture_default_str();
+  app.add_option("--label", flags.labels, "KEY=VALUE that specs can ask for; may be given several times");
+  app.add_option("--log-level", flags.log_level, "trace, debug, info, warning, error or off")->capture_default_str();
+  app.set_version_flag("--version", fmt::format("normlab-worker {}", kVersion));
+  app.footer(
+      "Example:\n"
+      "  normlab-worker --id host-0 --coordinator 127.0.0.1:7070 --work ~/normlab/host-0 \\\n"
+      "    --data-root ~/normlab/data --checkpoint-root ~/normlab/checkpoints --metrics 127.0.0.1:9101\n"
+      "\n"
+      "SIGTERM or SIGINT: the trainer checkpoints, then the worker ends with 0; a second one kills the trainer at "
+      "once.\n"
+      "Exit codes: 0 ended as asked, 1 an error, 2 wrong flags.");
+}
+
+struct HostPort {
+  std::string host;
+  std::string port;
+};
+
+absl::StatusOr<HostPort> SplitHostPort(const std::string& flag, const std::string& text) {
+  const size_t colon = text.rfind(':');
+  if (colon == std::string::npos || colon == 0 || colon + 1 == text.size()) {
+    return absl::InvalidArgumentError(fmt::format("{} '{}' is not HOST:PORT, such as 127.0.0.1:9101", flag, text));
+  }
+  return HostPort{.host = text.substr(0, colon), .port = text.substr(colon + 1)};
+}
+
+std::string HostName() {
+  char name[HOST_NAME_MAX + 1] = {};
+  return gethostname(name, HOST_NAME_MAX) == 0 ? name : "unknown";
+}
+
+/// The HTTP server and where others reach it.
+struct MetricsServer {
+  std::unique_ptr<prometheus::Exposer> exposer;
+  std::string address;
+};
+
+absl::StatusOr<MetricsServer> ServeMetrics(const std::string& listen) {
+  NORMLAB_ASSIGN_OR_RETURN(const HostPort where, SplitHostPort("--metrics", listen));
+  // The HTTP library takes numeric addresses only.
+  const std::string host = where.host == "localhost" ? "127.0.0.1" : where.host;
+  try {
+    MetricsServer server;
+    server.exposer = std::make_unique<prometheus::Exposer>(fmt::format("{}:{}", host, where.port));
+    const bool is_any = host == "0.0.0.0" || host == "[::]";
+    server.address = fmt::format("{}:{}", is_any ? HostName() : host, server.exposer->GetListeningPorts().at(0));
+    return server;
+  } catch (const std::exception& error) {
+    return absl::UnavailableError(
+        fmt::format("--metrics {}: cannot listen there ({}): the port is in use, or the host is no numeric address of "
+                    "this machine; "
+                    "port 0 takes a free one",
+                    listen, error.what()));
+  }
+}
+
+absl::StatusOr<v1::WorkerInfo> DescribeWorker(const Flags& flags, const std::string& metrics_address) {
+  v1::WorkerInfo info;
+  info.set_host(HostName());
+  info.set_device("cpu");
+  struct sysinfo memory = {};
+  if (sysinfo(&memory) == 0) info.set_memory_bytes(static_cast<int64_t>(memory.totalram) * memory.mem_unit);
+  info.set_threads(flags.threads);
+  for (const std::string& label : flags.labels) {
+    const size_t equals = label.find('=');
+    if (equals == std::string::npos || equals == 0) {
+      return absl::InvalidArgumentError(fmt::format("--label '{}' is not KEY=VALUE", label));
+    }
+    const bool is_new = info.mutable_labels()->insert({label.substr(0, equals), label.substr(equals + 1)}).second;
+    if (!is_new) {
+      return absl::InvalidArgumentError(fmt::format("--label {} is given twice", label.substr(0, equals)));
+    }
+  }
+  info.set_metrics_address(metrics_address);
+  info.set_build(kVersion);
+  return info;
+}
+
+absl::StatusOr<std::string> FindTrainer(const std::string& given) {
+  std::error_code error;
+  const std::filesystem::path path =
+      given.empty() ? std::filesystem::read_symlink("/proc/self/exe", error).parent_path() / "normlab-train"
+                    : std::filesystem::absolute(given, error);
+  if (access(path.c_str(), X_OK) == 0) return path.string();
+  return absl::NotFoundError(
+      fmt::format("the trainer {} is no executable file; build it (target normlab-train) or give "
+                  "--trainer PATH",
+                  path.string()));
+}
+
+std::string NewIncarnation() {
+  std::random_device random;
+  return fmt::format("{:08x}{:08x}", random(), random());
+}
+
+sigset_t EndSignals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  return signals;
+}
+
+/// Hands SIGTERM and SIGINT to the agent. The signals must be blocked in all threads. Never returns.
+void WatchSignals(Agent* agent) {
+  const sigset_t signals = EndSignals();
+  for (int count = 0;;) {
+    int signal_number = 0;
+    if (sigwait(&signals, &signal_number) != 0) continue;
+    spdlog::info("got {}", signal_number == SIGTERM ? "SIGTERM" : "SIGINT");
+    ++count == 1 ? agent->RequestDrain() : agent->RequestKill();
+  }
+}
+
+absl::Status RunWorker(const Flags& flags) {
+  NORMLAB_RETURN_IF_ERROR(InitLogging("normlab-worker", flags.log_level));
+  NORMLAB_RETURN_IF_ERROR(CheckCoordinatorAddress(flags.coordinator));
+  NORMLAB_ASSIGN_OR_RETURN(const std::string trainer, FindTrainer(flags.trainer));
+  NORMLAB_ASSIGN_OR_RETURN(const AgentFolders folders, OpenFolders(flags.folders));
+  NORMLAB_ASSIGN_OR_RETURN(const FileDescriptor lock, LockWorkFolder(folders.work));
+  NORMLAB_RETURN_IF_ERROR(BecomeSubreaper());
+  NORMLAB_ASSIGN_OR_RETURN(const MetricsServer server, ServeMetrics(flags.metrics));
+  NORMLAB_ASSIGN_OR_RETURN(const v1::WorkerInfo info, DescribeWorker(flags, server.address));
+
+  const auto registry = std::make_shared<prometheus::Registry>();
+  Metrics metrics(*registry);
+  server.exposer->RegisterCollectable(registry);
+  spdlog::info("worker {} {}: coordinator {}, metrics http://{}/metrics, work {}", flags.id, kVersion,
+               flags.coordinator, server.address, folders.work.string());
+
+  const RealClock clock;
+  Agent agent({.session = {.worker_id = flags.id,
+                           .incarnation = NewIncarnation(),
+                           .info = info,
+                           .random_seed = std::random_device()()},
+               .folders = folders,
+               .trainer = {.trainer = trainer, .bind_host = flags.bind_host, .threads = flags.threads},
+               .stop_grace = absl::Seconds(flags.stop_grace_seconds)},
+              OpenCoordinatorChannel(flags.coordinator), &clock, &metrics);
+  std::thread(WatchSignals, &agent).detach();
+  const absl::Status status = agent.Run();
+  spdlog::info("worker {} has ended", flags.id);
+  return status;
+}
+
+}  // namespace
+}  // namespace normlab::agent
+
+int main(int argc, char** argv) {
+  using namespace normlab;
+  using namespace normlab::agent;
+  // Before any thread is made: all of them inherit the mask, and only WatchSignals gets these two.
+  const sigset_t signals = EndSignals();
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+
+  Flags flags;
+  CLI::App app("Worker of normlab: runs one trainer at a time for the coordinator.", "normlab-worker");
+  AddFlags(app, flags);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : kExitUsage;
+  }
+  const absl::Status status = RunWorker(flags);
+  if (!status.ok()) fmt::print(stderr, "normlab-worker: {}\n", std::string(status.message()));
+  // The signal thread still holds the agent: nothing may be torn down under it.
+  fflush(stderr);
+  _exit(status.ok() ? 0 : absl::IsInvalidArgument(status) ? kExitUsage : kExitFailure);
+}

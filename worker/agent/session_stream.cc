@@ -1,0 +1,99 @@
+#include "worker/agent/session_stream.h"
+
+#include <utility>
+
+namespace normlab::agent {
+
+std::shared_ptr<SessionStream> SessionStream::Open(v1::WorkerService::Stub& stub, std::shared_ptr<Wakeup> wakeup) {
+  std::shared_ptr<SessionStream> stream(new SessionStream(std::move(wakeup)));
+  stream->self_ = stream;
+  stub.async()->Session(&stream->context_, stream.get());
+  // Writes start outside of reactions: without a hold, gRPC may call OnDone under them.
+  stream->AddHold();
+  stream->StartRead(&stream->incoming_);
+  stream->StartCall();
+  return stream;
+}
+
+void SessionStream::Send(v1::WorkerMessage message) {
+  absl::MutexLock lock(&mutex_);
+  if (is_write_side_over_) return;
+  outbox_.push_back(std::move(message));
+  if (!is_writing_) WriteNext();
+}
+
+size_t SessionStream::backlog() const {
+  absl::MutexLock lock(&mutex_);
+  return outbox_.size();
+}
+
+void SessionStream::HalfClose() {
+  absl::MutexLock lock(&mutex_);
+  if (is_write_side_over_ || is_half_close_asked_) return;
+  is_half_close_asked_ = true;
+  if (!is_writing_) WriteNext();
+}
+
+std::vector<v1::CoordinatorMessage> SessionStream::Take() {
+  absl::MutexLock lock(&mutex_);
+  return std::exchange(inbox_, {});
+}
+
+std::optional<grpc::Status> SessionStream::ended() const {
+  absl::MutexLock lock(&mutex_);
+  return ended_;
+}
+
+void SessionStream::WriteNext() {
+  if (!outbox_.empty()) {
+    is_writing_ = true;
+    StartWrite(&outbox_.front());
+  } else if (is_half_close_asked_) {
+    is_write_side_over_ = true;
+    StartWritesDone();
+  }
+}
+
+void SessionStream::OnReadDone(bool ok) {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (ok) {
+      inbox_.push_back(std::move(incoming_));
+      incoming_.Clear();
+    } else {
+      is_write_side_over_ = true;
+    }
+  }
+  wakeup_->Wake();
+  if (ok) {
+    StartRead(&incoming_);
+  } else {
+    RemoveHold();
+  }
+}
+
+void SessionStream::OnWriteDone(bool ok) {
+  {
+    absl::MutexLock lock(&mutex_);
+    is_writing_ = false;
+    outbox_.pop_front();
+    if (!ok) is_write_side_over_ = true;
+    if (is_write_side_over_) {
+      outbox_.clear();
+    } else {
+      WriteNext();
+    }
+  }
+  wakeup_->Wake();
+}
+
+void SessionStream::OnDone(const grpc::Status& status) {
+  const std::shared_ptr<SessionStream> self = std::move(self_);
+  {
+    absl::MutexLock lock(&mutex_);
+    ended_ = status;
+  }
+  wakeup_->Wake();
+}
+
+}  // namespace normlab::agent

@@ -1,0 +1,58 @@
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "grpcpp/grpcpp.h"
+#include "normlab/v1/worker.grpc.pb.h"
+#include "worker/agent/wakeup.h"
+
+namespace normlab::agent {
+
+/// One bidirectional stream, from its opening to its end, as two queues. gRPC's threads fill and drain them and wake
+/// the owner. All methods may be called from any thread and none blocks.
+class SessionStream final : public grpc::ClientBidiReactor<v1::WorkerMessage, v1::CoordinatorMessage> {
+ public:
+  static std::shared_ptr<SessionStream> Open(v1::WorkerService::Stub& stub, std::shared_ptr<Wakeup> wakeup);
+
+  /// Dropped if the stream has ended.
+  void Send(v1::WorkerMessage message);
+  /// Messages that gRPC has not yet taken.
+  size_t backlog() const;
+  /// Nothing is sent after what was sent before.
+  void HalfClose();
+  /// Ends the stream soon.
+  void Cancel() { context_.TryCancel(); }
+
+  /// What arrived since the last call, in order.
+  std::vector<v1::CoordinatorMessage> Take();
+  /// How it ended; nullopt while it lives. Messages that arrived before the end are still there to take.
+  std::optional<grpc::Status> ended() const;
+
+  void OnReadDone(bool ok) override;
+  void OnWriteDone(bool ok) override;
+  void OnDone(const grpc::Status& status) override;
+
+ private:
+  explicit SessionStream(std::shared_ptr<Wakeup> wakeup) : wakeup_(std::move(wakeup)) {}
+  void WriteNext() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const std::shared_ptr<Wakeup> wakeup_;
+  grpc::ClientContext context_;
+  v1::CoordinatorMessage incoming_;      // Of the read that is going on.
+  std::shared_ptr<SessionStream> self_;  // gRPC calls this object until OnDone.
+
+  mutable absl::Mutex mutex_;
+  std::deque<v1::WorkerMessage> outbox_ ABSL_GUARDED_BY(mutex_);  // The front is being written while is_writing_.
+  std::vector<v1::CoordinatorMessage> inbox_ ABSL_GUARDED_BY(mutex_);
+  bool is_writing_ ABSL_GUARDED_BY(mutex_) = false;
+  bool is_write_side_over_ ABSL_GUARDED_BY(mutex_) = false;
+  bool is_half_close_asked_ ABSL_GUARDED_BY(mutex_) = false;
+  std::optional<grpc::Status> ended_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace normlab::agent

@@ -25,6 +25,10 @@ struct Options {
 absl::StatusOr<Reply> Apply(const Options& options, State& state, const Command& command, absl::Time now,
                             Changes& changes);
 
+/// How long a run waits after its `failures`-th failure, from 1: backoff_first, then doubled each time, at most
+/// backoff_max.
+absl::Duration Backoff(const Options& options, int failures);
+
 /// Whether `run` is chosen. An empty selector chooses everything.
 bool Matches(const Selector& selector, const Run& run);
 

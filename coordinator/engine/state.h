@@ -2,6 +2,7 @@
 
 #include <absl/time/time.h>
 
+#include <compare>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -9,6 +10,7 @@
 #include <set>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "common/ids.h"
@@ -85,7 +87,7 @@ struct Run {
   std::vector<RankState> ranks;  // As long as gang.
   std::string rendezvous;        // Rank 0's address; empty before it is known.
   std::string reason;            // Why it is where it is.
-  absl::Time queued_at;
+  absl::Time queued_at;          // Its age in the queue: kept by a run that failed or was drained, new after a requeue.
   std::optional<absl::Time> started_at;
   std::optional<absl::Time> ended_at;
   std::optional<absl::Time> not_before;  // Backoff.
@@ -132,14 +134,30 @@ struct Worker {
   bool is_draining = false;  // Said that it is about to end; ends with the incarnation.
   absl::Time lease_expires_at;
   std::optional<AttemptRef> attempt;  // Occupied until the rank's exit is reported or the lease is over.
+  // Set when the worker came back without a rank that we believe to be started: its exit report has to come by then.
+  std::optional<absl::Time> exit_due;
+  int64_t last_sequence = 0;  // Of this incarnation's reports; a report that is not above it was sent twice.
+  std::optional<absl::Time> indexed_deadline;  // Its entry in State::worker_deadlines.
 };
+
+/// A worker whose lease is over is shown as lost for this long, then forgotten (unless it is cordoned).
+inline constexpr absl::Duration kLostWorkerKept = absl::Hours(1);
 
 /// Order in the queue: priority, then age, then id.
 struct QueueKey {
   int negative_priority;
   absl::Time queued_at;
   RunId id;
-  auto operator<=>(const QueueKey&) const = default;
+  // absl::Time has no <=>: with the category written out, the compiler makes one of its < and ==.
+  std::strong_ordering operator<=>(const QueueKey&) const = default;
+};
+
+/// What a run asks of the cluster. Queued runs that ask the same stand in one line: if the first cannot be placed, none
+/// behind it can.
+struct Demand {
+  std::map<std::string, std::string> worker_labels;
+  int world_size = 1;
+  auto operator<=>(const Demand&) const = default;
 };
 
 struct State {
@@ -150,10 +168,21 @@ struct State {
   int64_t revision = 0;  // Of the last tick that changed something.
 
   // Indexes; rebuilt by BuildIndexes after a load, kept by the engine afterwards.
-  std::set<QueueKey> queue;
-  std::set<RunId> live_runs;  // STARTING, RUNNING, STOPPING.
+  std::set<QueueKey> queue;  // Every QUEUED run, also those in backoff.
+  std::map<Demand, std::set<QueueKey>> queue_by_demand;
+  std::set<std::pair<absl::Time, RunId>> backoffs;  // QUEUED runs with a not_before.
+  std::set<RunId> live_runs;                        // STARTING, RUNNING, STOPPING.
   std::unordered_map<std::string, ExperimentId> experiment_by_request;
+  std::set<WorkerId> idle_workers;  // Where a rank may be placed now.
+  std::set<std::pair<absl::Time, WorkerId>> worker_deadlines;
 };
+
+/// The run's place in the queue.
+QueueKey KeyOf(const Run& run);
+Demand DemandOf(const RunInfo& info);
+
+/// Whether a rank may be placed there now: connected, with a lease, not cordoned, not draining, nothing held.
+bool IsIdle(const Worker& worker);
 
 /// Fills the indexes of a state that was just loaded, and gives every worker that holds a live rank one lease from
 /// `now` to come back in.

@@ -1,0 +1,59 @@
+#include <gtest/gtest.h>
+
+#include "coordinator/engine/testing/script.h"
+#include "coordinator/scheduler/scheduler.h"
+
+namespace normlab::scheduler {
+namespace {
+
+using engine::Script;
+
+std::string Explain(const Script& script, const char* run) {
+  return ExplainWait(script.state(), script.state().runs.at(*RunId::Parse(run)), script.now());
+}
+
+void Do(Script& script, std::initializer_list<const char*> commands) {
+  for (const char* command : commands) script.Do(command);
+}
+
+TEST(ExplainWaitTest, SaysThatNoWorkerIsKnown) {
+  Script script;
+  Do(script, {"submit 1", "submit 1 need=gpu:h100", "hello w1", "wait 30"});
+  EXPECT_EQ(Explain(script, "exp-0001.01"), "no worker is known");
+  script.Do("hello w1");
+  EXPECT_EQ(Explain(script, "exp-0002.01"), "no known worker has gpu=h100");
+}
+
+TEST(ExplainWaitTest, SaysThatTooFewWorkersAreKnown) {
+  Script script;
+  Do(script, {"submit 1 world=3", "hello w1"});
+  EXPECT_EQ(Explain(script, "exp-0001.01"), "needs 3 workers: only 1 is known (1 idle, 0 busy, 0 draining)");
+}
+
+TEST(ExplainWaitTest, CountsWorkersByWhatTheyDoAndRunsAhead) {
+  Script script;
+  Do(script, {"submit 2 need=gpu:h100", "hello w1 gpu:h100", "hello w2 gpu:h100", "hello other", "place exp-0001.02 w2",
+              "submit 2", "submit 1 world=2 need=gpu:h100"});
+  EXPECT_EQ(Explain(script, "exp-0003.01"),
+            "needs 2 workers with gpu=h100: 1 idle, 1 busy (exp-0001.02), 0 draining; 3 runs are ahead");
+  Do(script, {"hello w3 gpu:h100", "cordon w3", "hello w4 gpu:h100", "disconnect w4", "drain w1"});
+  EXPECT_EQ(Explain(script, "exp-0001.01"),
+            "needs 1 worker with gpu=h100: 0 idle, 1 busy (exp-0001.02), 1 draining, 1 cordoned, 1 unreachable; it is "
+            "first in the queue");
+}
+
+TEST(ExplainWaitTest, SaysUntilWhenABackoffLastsAndWhy) {
+  Script script;
+  Do(script, {"submit 1", "hello w1", "place exp-0001.01 w1", "report w1 exp-0001.01#1/0 signal 9"});
+  EXPECT_EQ(Explain(script, "exp-0001.01"),
+            "waits until 12:00:01 UTC (backoff after failure 1 of 3: rank 0 on w1 was ended by signal 9 after step 0)");
+}
+
+TEST(ExplainWaitTest, OfARunThatDoesNotWaitIsItsReason) {
+  Script script;
+  Do(script, {"submit 1", "hello w1", "place exp-0001.01 w1"});
+  EXPECT_EQ(Explain(script, "exp-0001.01"), "attempt 1 on w1");
+}
+
+}  // namespace
+}  // namespace normlab::scheduler

@@ -1,0 +1,108 @@
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <chrono>
+
+#include "coordinator/engine/engine.h"
+#include "coordinator/scheduler/scheduler.h"
+
+// 10,000 workers and 100,000 queued runs. The limits are many times what a quiet machine needs: they catch a pass that
+// is not one pass any more, not a slow machine.
+namespace normlab::scheduler {
+namespace {
+
+using engine::Apply;
+
+constexpr int kNumWorkers = 10'000;
+constexpr int kNumRuns = 100'000;
+
+class ScaleTest : public testing::Test {
+ protected:
+  void Do(const engine::Command& command) {
+    engine::Changes changes;
+    const auto reply = Apply({}, state_, command, now_, changes);
+    ASSERT_TRUE(reply.ok()) << reply.status();
+  }
+
+  /// 8 workers a host; every worker has labels of its own beside the GPU's.
+  void AddWorkers() {
+    for (int i = 0; i < kNumWorkers; ++i) {
+      engine::WorkerHello hello = {.worker = {fmt::format("worker-{:05}", i)}, .incarnation = "a"};
+      hello.info.host = fmt::format("host-{:04}", i / 8);
+      hello.info.labels = {{"gpu", i % 2 == 0 ? "h100" : "a100"}, {"name", hello.worker.name}, {"zone", "b"}};
+      Do(hello);
+    }
+  }
+
+  void AddRuns(int world_size, const std::map<std::string, std::string>& worker_labels) {
+    engine::CreateExperiment create = {.request_id = fmt::format("r{}", state_.experiments.size())};
+    create.runs.assign(kNumRuns, {.worker_labels = worker_labels, .world_size = world_size});
+    Do(create);
+  }
+
+  /// Milliseconds of the best of three passes; `placements` are those of the last.
+  double TimePass(std::vector<Placement>& placements) {
+    double best = 1e9;
+    for (int i = 0; i < 3; ++i) {
+      const auto begin = std::chrono::steady_clock::now();
+      placements = PlaceGangs(state_, now_);
+      const std::chrono::duration<double, std::milli> elapsed = std::chrono::steady_clock::now() - begin;
+      best = std::min(best, elapsed.count());
+    }
+    fmt::print("{}: {:.2f} ms, {} gangs\n", testing::UnitTest::GetInstance()->current_test_info()->name(), best,
+               placements.size());
+    return best;
+  }
+
+  engine::State state_;
+  absl::Time now_ = absl::UnixEpoch();
+};
+
+TEST_F(ScaleTest, APassWhereNothingFitsIsShort) {
+  AddWorkers();
+  AddRuns(6000, {{"gpu", "h100"}});
+  AddRuns(1, {{"gpu", "none"}});
+  std::vector<Placement> placements;
+  EXPECT_LT(TimePass(placements), 200);
+  EXPECT_TRUE(placements.empty());
+}
+
+TEST_F(ScaleTest, APassThatFillsTheClusterIsShort) {
+  AddWorkers();
+  AddRuns(1, {});
+  AddRuns(4, {{"gpu", "h100"}});
+  std::vector<Placement> placements;
+  EXPECT_LT(TimePass(placements), 1000);
+  EXPECT_EQ(placements.size(), kNumWorkers);
+}
+
+TEST_F(ScaleTest, GangsOverManyHostsArePlacedInOnePass) {
+  AddWorkers();
+  AddRuns(16, {});
+  AddRuns(1, {{"gpu", "h100"}});
+  std::vector<Placement> placements;
+  EXPECT_LT(TimePass(placements), 5000);
+  EXPECT_EQ(placements.size(), kNumWorkers / 16);
+}
+
+TEST_F(ScaleTest, ABusyClusterCostsNothing) {
+  AddRuns(1, {});
+  std::vector<Placement> placements;
+  EXPECT_LT(TimePass(placements), 5);
+}
+
+TEST_F(ScaleTest, HeartbeatsAndTicksOfManyWorkersAreShort) {
+  AddWorkers();
+  const auto begin = std::chrono::steady_clock::now();
+  for (int i = 0; i < kNumWorkers; ++i) {
+    Do(engine::WorkerHeartbeat{{fmt::format("worker-{:05}", i)}, "a"});
+    Do(engine::Tick());
+    ASSERT_TRUE(NextDeadline(state_));
+  }
+  const std::chrono::duration<double, std::milli> elapsed = std::chrono::steady_clock::now() - begin;
+  fmt::print("{} heartbeats, ticks and deadlines: {:.1f} ms\n", kNumWorkers, elapsed.count());
+  EXPECT_LT(elapsed.count(), 2000);
+}
+
+}  // namespace
+}  // namespace normlab::scheduler

@@ -1,0 +1,114 @@
+#include "coordinator/scheduler/simulation/invariants.h"
+
+#include <fmt/format.h>
+
+#include <set>
+
+#include "coordinator/engine/testing/transcript.h"
+
+namespace normlab::simulation {
+namespace {
+
+using engine::AttemptRef;
+using engine::Run;
+using engine::RunState;
+using engine::State;
+using engine::Worker;
+
+std::string CheckGang(const State& state, const Run& run) {
+  if (!engine::IsLive(run.state)) {
+    return run.gang.empty() ? "" : fmt::format("{} is {} and has a gang", run.id.ToString(), Name(run.state));
+  }
+  if (static_cast<int>(run.gang.size()) != run.info->world_size || run.ranks.size() != run.gang.size()) {
+    return fmt::format("{} has {} of {} workers", run.id.ToString(), run.gang.size(), run.info->world_size);
+  }
+  bool lives = false;
+  for (int rank = 0; rank < run.info->world_size; ++rank) {
+    if (run.ranks[rank] == engine::RankState::kEnded) continue;
+    lives = true;
+    const AttemptRef ref = {run.id, run.attempt, rank};
+    const auto worker = state.workers.find(run.gang[rank]);
+    if (worker == state.workers.end() || !worker->second.has_lease || worker->second.attempt != ref) {
+      return fmt::format("{} is not held by worker {} or has no lease", Text(ref), run.gang[rank].name);
+    }
+  }
+  return lives ? "" : fmt::format("{} is {} but every rank has ended", run.id.ToString(), Name(run.state));
+}
+
+/// The indexes are what a rebuild would make of the state.
+std::string CheckIndexes(const State& state) {
+  State rebuilt = state;
+  engine::BuildIndexes(rebuilt, absl::UnixEpoch(), absl::ZeroDuration());
+  if (rebuilt.queue != state.queue) return "queue is not the set of queued runs";
+  if (rebuilt.queue_by_demand != state.queue_by_demand) return "queue_by_demand is not the queue by demand";
+  if (rebuilt.backoffs != state.backoffs) return "backoffs are not those of the queued runs";
+  if (rebuilt.live_runs != state.live_runs) return "live_runs are not the live runs";
+  std::set<WorkerId> idle;
+  std::set<WorkerId> with_deadline;
+  for (const auto& [deadline, id] : state.worker_deadlines) {
+    if (!with_deadline.insert(id).second) return fmt::format("worker {} has two deadlines", id.name);
+  }
+  for (const auto& [id, worker] : state.workers) {
+    if (engine::IsIdle(worker)) idle.insert(id);
+    if (worker.has_lease && !with_deadline.contains(id)) return fmt::format("worker {} has no deadline", id.name);
+    with_deadline.erase(id);
+  }
+  if (!with_deadline.empty()) return fmt::format("{} deadlines too many", with_deadline.size());
+  return idle == state.idle_workers ? "" : "idle_workers are not the idle workers";
+}
+
+}  // namespace
+
+std::string Invariants::CheckMoves(const State& before, const engine::Command& command, const State& after) {
+  for (const auto& [id, old] : before.runs) {
+    const Run& run = after.runs.at(id);
+    if (run.attempt < old.attempt || run.attempt > old.attempt + 1) {
+      return fmt::format("{} went from attempt {} to {}", id.ToString(), old.attempt, run.attempt);
+    }
+    const bool is_requeue = std::holds_alternative<engine::RequeueRuns>(command);
+    if (engine::IsTerminal(old.state) && run.state != old.state && !is_requeue) {
+      return fmt::format("{} left {} by itself", id.ToString(), Name(old.state));
+    }
+    if (old.outcome == engine::Outcome::kFinished && run.attempt != old.attempt) {
+      return fmt::format("{} does work again that was finished", id.ToString());
+    }
+    if (run.state != old.state && run.revision <= old.revision) {
+      return fmt::format("{} moved without a new revision", id.ToString());
+    }
+  }
+  return "";
+}
+
+std::string Invariants::CheckMessages(const engine::Changes& changes) {
+  for (const engine::Outgoing& message : changes.messages) {
+    const auto* start = std::get_if<engine::SendStart>(&message.command);
+    if (start == nullptr) continue;
+    const auto [known, is_new] = started_on_.emplace(start->attempt, message.worker);
+    if (known->second != message.worker) {
+      return fmt::format("{} was started on {} and on {}", Text(start->attempt), known->second.name,
+                         message.worker.name);
+    }
+    if (start->attempt.rank > 0 && start->rendezvous.empty()) {
+      return fmt::format("{} was started without an address", Text(start->attempt));
+    }
+  }
+  return "";
+}
+
+std::string Invariants::Check(const State& before, const engine::Command& command, const State& after,
+                              const engine::Changes& changes) {
+  for (const auto& [id, run] : after.runs) {
+    if (std::string broken = CheckGang(after, run); !broken.empty()) return broken;
+  }
+  for (const engine::HistoryRecord& record : changes.history) {
+    const Run& run = after.runs.at(record.run);
+    if (record.attempt != run.attempt || !engine::IsLive(run.state)) {
+      return fmt::format("history of {} took a report of attempt {}", record.run.ToString(), record.attempt);
+    }
+  }
+  if (std::string broken = CheckMoves(before, command, after); !broken.empty()) return broken;
+  if (std::string broken = CheckMessages(changes); !broken.empty()) return broken;
+  return CheckIndexes(after);
+}
+
+}  // namespace normlab::simulation

@@ -1,5 +1,6 @@
 #include "coordinator/store/convert.h"
 
+#include <google/protobuf/util/message_differencer.h>
 #include <gtest/gtest.h>
 
 #include "coordinator/store/testing/sample_state.h"
@@ -17,7 +18,8 @@ TEST(ConvertTest, GivesARunBackWithEveryField) {
   const engine::Run run = MakeSampleRun();
   const auto back = FromStored(WholeRun(run));
   ASSERT_TRUE(back.ok()) << back.status();
-  EXPECT_EQ(WholeRun(*back).SerializeAsString(), WholeRun(run).SerializeAsString());
+  EXPECT_TRUE(google::protobuf::util::MessageDifferencer::Equals(WholeRun(*back), WholeRun(run)))
+      << WholeRun(*back).DebugString();
   EXPECT_EQ(back->info->worker_labels, run.info->worker_labels);
   EXPECT_EQ(back->info->world_size, 2);
   EXPECT_EQ(back->info->retries_max, 4);

@@ -1,0 +1,147 @@
+#include "coordinator/http_server.h"
+
+#include <CivetServer.h>
+#include <fmt/format.h>
+
+#include <array>
+#include <chrono>
+#include <future>
+#include <nlohmann/json.hpp>
+#include <utility>
+#include <vector>
+
+#include "common/log.h"
+#include "common/status.h"
+#include "coordinator/engine/run_state.h"
+
+namespace normlab {
+namespace {
+
+/// How long the run that waits longest has been queued. Looks at one run per priority: the queue is ordered by
+/// priority, then age.
+absl::Duration QueueAge(const service::View& view) {
+  absl::Duration oldest = absl::ZeroDuration();
+  const auto& queue = view.state.queue;
+  for (auto first = queue.begin(); first != queue.end();) {
+    oldest = std::max(oldest, view.now - first->queued_at);
+    first = queue.lower_bound({first->negative_priority + 1, absl::InfinitePast(), RunId{}});
+  }
+  return oldest;
+}
+
+const char* WorkerStateName(const engine::Worker& worker) {
+  if (!worker.has_lease) return "lost";
+  if (!worker.is_connected) return "unreachable";
+  return worker.attempt ? "busy" : "idle";
+}
+
+void SetGauges(const service::View& view, Metrics& metrics) {
+  for (size_t state = 1; state < view.tally.all().size(); ++state) {
+    const std::string name(engine::Name(static_cast<engine::RunState>(state)));
+    metrics.runs.Add({{"state", name}}).Set(static_cast<double>(view.tally.all()[state]));
+  }
+  metrics.queue_age_seconds.Set(absl::ToDoubleSeconds(QueueAge(view)));
+  std::map<std::string, int> workers = {{"idle", 0}, {"busy", 0}, {"unreachable", 0}, {"lost", 0}};
+  for (const auto& [id, worker] : view.state.workers) ++workers[WorkerStateName(worker)];
+  for (const auto& [state, count] : workers) metrics.workers.Add({{"state", state}}).Set(count);
+}
+
+std::string Targets(const service::View& view) {
+  nlohmann::json groups = nlohmann::json::array();
+  for (const auto& [id, worker] : view.state.workers) {
+    if (!worker.has_lease || worker.info.metrics_address.empty()) continue;
+    groups.push_back(
+        {{"targets", {worker.info.metrics_address}}, {"labels", {{"worker", id.name}, {"host", worker.info.host}}}});
+  }
+  // What workers say of themselves need not be UTF-8.
+  return groups.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+struct Page {
+  int code = 200;
+  std::string type = "text/plain; charset=utf-8";
+  std::string body;
+};
+
+void WritePage(mg_connection* connection, const Page& page) {
+  const char* reason = page.code == 200 ? "OK" : "Service Unavailable";
+  const std::string head = fmt::format(
+      "HTTP/1.1 {} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nCache-Control: no-store\r\nConnection: "
+      "close\r\n\r\n",
+      page.code, reason, page.type, page.body.size());
+  mg_write(connection, head.data(), head.size());
+  mg_write(connection, page.body.data(), page.body.size());
+}
+
+/// Serves what `make` makes of the state, on one of the web server's threads.
+class StateHandler final : public CivetHandler {
+ public:
+  using Make = std::function<Page(const service::View& view)>;
+  StateHandler(service::EnginePort& engine, Make make) : engine_(engine), make_(std::move(make)) {}
+
+  bool handleGet(CivetServer* /*server*/, mg_connection* connection) override {
+    // Shared, because the answer may come after this thread has given up on it.
+    auto made = std::make_shared<std::promise<Page>>();
+    std::future<Page> page = made->get_future();
+    engine_.Read([made, make = make_](const absl::Status& status, const service::View* view) {
+      made->set_value(status.ok() ? make(*view) : Page{.code = 503, .body = std::string(status.message()) + "\n"});
+    });
+    if (page.wait_for(std::chrono::seconds(5)) == std::future_status::ready) {
+      WritePage(connection, page.get());
+    } else {
+      WritePage(connection, {.code = 503, .body = "the engine has not answered for 5 seconds\n"});
+    }
+    return true;
+  }
+
+ private:
+  service::EnginePort& engine_;
+  const Make make_;
+};
+
+}  // namespace
+
+struct HttpServer::Handlers {
+  StateHandler metrics;
+  StateHandler targets;
+  StateHandler health;
+};
+
+HttpServer::HttpServer() = default;
+HttpServer::~HttpServer() = default;
+
+absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const service::ListenAddress& address,
+                                                              service::EnginePort& engine, Metrics& metrics,
+                                                              std::function<StreamCounts()> count_streams) {
+  std::unique_ptr<HttpServer> http(new HttpServer());
+  const auto make_metrics = [&metrics, count_streams = std::move(count_streams)](const service::View& view) {
+    const StreamCounts counts = count_streams();
+    metrics.watchers.Set(counts.watchers);
+    metrics.sessions.Set(counts.sessions);
+    SetGauges(view, metrics);
+    return Page{.type = "text/plain; version=0.0.4; charset=utf-8", .body = metrics.ToText()};
+  };
+  http->handlers_.reset(new Handlers{
+      .metrics{engine, make_metrics},
+      .targets{engine,
+               [](const service::View& view) { return Page{.type = "application/json", .body = Targets(view)}; }},
+      .health{engine, [](const service::View&) { return Page{.body = "ok\n"}; }}});
+  // civetweb says only that it failed.
+  NORMLAB_RETURN_IF_ERROR(service::ProbeListen(address));
+  const std::vector<std::string> options = {
+      "listening_ports", address.ToString(), "num_threads", "4", "request_timeout_ms", "10000"};
+  try {
+    http->server_ = std::make_unique<CivetServer>(options);
+  } catch (const CivetException& error) {
+    return absl::UnavailableError(fmt::format("cannot serve HTTP on {}: {}", address.ToString(), error.what()));
+  }
+  http->server_->addHandler("/metrics$", http->handlers_->metrics);
+  http->server_->addHandler("/sd$", http->handlers_->targets);
+  http->server_->addHandler("/healthz$", http->handlers_->health);
+  service::ListenAddress real = address;
+  real.port = http->server_->getListeningPorts().at(0);
+  http->address_ = real.ToString();
+  return http;
+}
+
+}  // namespace normlab

@@ -1,0 +1,205 @@
+#include <fmt/format.h>
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <condition_variable>
+#include <filesystem>
+#include <mutex>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <thread>
+
+#include "common/clock.h"
+#include "common/durable_file.h"
+#include "common/log.h"
+#include "common/status.h"
+#include "common/version.h"
+#include "coordinator/http_server.h"
+#include "coordinator/loop.h"
+#include "coordinator/metrics/metrics.h"
+#include "coordinator/service/listen_address.h"
+#include "coordinator/service/server.h"
+#include "coordinator/store/rocksdb_store.h"
+
+// normlab-coordinator: the control plane. Exit codes: 0 ended as asked (SIGTERM, SIGINT), 1 failed (the log says why),
+// 2 called wrongly.
+namespace normlab {
+namespace {
+
+struct Flags {
+  std::string data;
+  std::string listen = "127.0.0.1:7070";
+  std::string http = "127.0.0.1:7071";
+  double lease_seconds = 30;
+  double stop_grace_seconds = 30;
+  std::string log_level = "info";
+};
+
+/// Waits for SIGTERM or SIGINT on a thread of its own; every other thread has them blocked.
+class SignalWaiter {
+ public:
+  /// Before any other thread is started.
+  static void Block() {
+    const sigset_t signals = Signals();
+    pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+    signal(SIGPIPE, SIG_IGN);
+  }
+
+  explicit SignalWaiter(std::function<void(int)> on_signal)
+      : thread_([on_signal = std::move(on_signal)] {
+          const sigset_t signals = Signals();
+          int number = 0;
+          sigwait(&signals, &number);
+          if (number != kEnd) on_signal(number);
+        }) {}
+
+  ~SignalWaiter() {
+    pthread_kill(thread_.native_handle(), kEnd);  // Stays pending, unseen, if the thread has ended its wait.
+    thread_.join();
+  }
+
+ private:
+  static constexpr int kEnd = SIGUSR1;
+
+  static sigset_t Signals() {
+    sigset_t signals;
+    sigemptyset(&signals);
+    for (const int number : {SIGTERM, SIGINT, kEnd}) sigaddset(&signals, number);
+    return signals;
+  }
+
+  std::thread thread_;
+};
+
+/// Why the coordinator ends: a signal, or the loop.
+class EndReason {
+ public:
+  void Set() {
+    {
+      const std::lock_guard lock(mutex_);
+      is_set_ = true;
+    }
+    changed_.notify_all();
+  }
+  void Wait() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return is_set_; });
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool is_set_ = false;
+};
+
+absl::StatusOr<std::unique_ptr<store::Store>> OpenStore(const std::string& folder) {
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  if (error) {
+    return absl::FailedPreconditionError(fmt::format("cannot create --data {}: {}", folder, error.message()));
+  }
+  return store::OpenRocksDbStore((std::filesystem::path(folder) / "db").string());
+}
+
+absl::Status WriteAddresses(const std::string& folder, const std::string& grpc, const std::string& http) {
+  const nlohmann::json addresses = {{"grpc", grpc}, {"http", http}, {"pid", getpid()}};
+  try {
+    WriteFileDurably(std::filesystem::path(folder) / "address.json", addresses.dump() + "\n");
+  } catch (const FileError& error) {
+    return absl::InternalError(error.what());
+  }
+  return absl::OkStatus();
+}
+
+engine::Options ToEngineOptions(const Flags& flags) {
+  const absl::Duration lease = absl::Seconds(flags.lease_seconds);
+  return {.lease = lease, .heartbeat_interval = lease / 6, .stop_grace = absl::Seconds(flags.stop_grace_seconds)};
+}
+
+absl::Status Serve(const Flags& flags) {
+  NORMLAB_ASSIGN_OR_RETURN(const auto grpc_address, service::ParseListenAddress(flags.listen));
+  NORMLAB_ASSIGN_OR_RETURN(const auto http_address, service::ParseListenAddress(flags.http));
+  NORMLAB_ASSIGN_OR_RETURN(const auto store, OpenStore(flags.data));
+  const RealClock clock;
+  Metrics metrics;
+  NORMLAB_ASSIGN_OR_RETURN(const auto loop, Loop::Create(ToEngineOptions(flags), *store, clock, metrics));
+
+  service::Server* counted = nullptr;  // Before the first request, see below.
+  NORMLAB_ASSIGN_OR_RETURN(const auto http, HttpServer::Start(http_address, *loop, metrics, [&counted] {
+                             return HttpServer::StreamCounts{counted->num_watchers(), counted->num_sessions()};
+                           }));
+  service::Server server(
+      *loop, *store,
+      {.address = grpc_address,
+       .http_address = http->address(),
+       .on_call_done = [&metrics](const std::string& method, const std::string& code, absl::Duration took) {
+         metrics.ObserveCall(method, code, absl::ToDoubleSeconds(took));
+       }});
+  // The loop answers requests, and it does not run yet.
+  counted = &server;
+  for (service::TickListener* listener : server.listeners()) loop->AddListener(listener);
+  NORMLAB_RETURN_IF_ERROR(server.Listen());
+  NORMLAB_RETURN_IF_ERROR(WriteAddresses(flags.data, server.address(), http->address()));
+
+  EndReason end;
+  absl::Status ran;
+  std::thread loop_thread([&] {
+    ran = loop->Run();
+    end.Set();
+  });
+  const SignalWaiter signals([&end](int number) {
+    spdlog::info("{}: ending", number == SIGTERM ? "SIGTERM" : "SIGINT");
+    end.Set();
+  });
+  spdlog::info("version {} serves gRPC on {} and HTTP on {}, data in {}, lease {}", kVersion, server.address(),
+               http->address(), flags.data, absl::FormatDuration(absl::Seconds(flags.lease_seconds)));
+  end.Wait();
+  server.Shutdown(absl::Seconds(2));
+  loop->Stop();
+  loop_thread.join();
+  return ran;
+}
+
+int Main(int argc, char** argv) {
+  Flags flags;
+  CLI::App app(
+      "The control plane of normlab: keeps experiments, places runs on workers, serves the API.\n"
+      "Exit codes: 0 ended as asked, 1 failed (the log says why), 2 called wrongly.",
+      "normlab-coordinator");
+  app.set_version_flag("--version", std::string("normlab-coordinator ") + kVersion);
+  app.add_option("--data", flags.data, "Folder of the database; created if missing")->required();
+  app.add_option("--listen", flags.listen, "HOST:PORT of gRPC on the loopback; port 0: any")->capture_default_str();
+  app.add_option("--http", flags.http, "HOST:PORT of /metrics, /sd and /healthz; port 0: any")->capture_default_str();
+  app.add_option("--lease", flags.lease_seconds, "Seconds that a silent worker keeps its work")
+      ->check(CLI::Range(0.5, 3600.0))
+      ->capture_default_str();
+  app.add_option("--stop-grace", flags.stop_grace_seconds,
+                 "Seconds that a trainer has to checkpoint when it is stopped")
+      ->check(CLI::Range(0.0, 3600.0))
+      ->capture_default_str();
+  app.add_option("--log-level", flags.log_level, "trace, debug, info, warning, error or off")->capture_default_str();
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
+  }
+  if (const absl::Status status = InitLogging("normlab-coordinator", flags.log_level); !status.ok()) {
+    fmt::print(stderr, "--log-level: {}\n", std::string(status.message()));
+    return 2;
+  }
+  SignalWaiter::Block();
+  const absl::Status served = Serve(flags);
+  if (!served.ok()) {
+    spdlog::error("{}", std::string(served.message()));
+    return 1;
+  }
+  spdlog::info("ended");
+  return 0;
+}
+
+}  // namespace
+}  // namespace normlab
+
+int main(int argc, char** argv) { return normlab::Main(argc, argv); }

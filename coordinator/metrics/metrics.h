@@ -1,0 +1,43 @@
+#pragma once
+
+#include <prometheus/counter.h>
+#include <prometheus/family.h>
+#include <prometheus/gauge.h>
+#include <prometheus/histogram.h>
+#include <prometheus/registry.h>
+
+#include <memory>
+#include <string>
+
+namespace normlab {
+
+/// Every metric of the coordinator. Safe to use from any thread.
+struct Metrics {
+  using Gauges = prometheus::Family<prometheus::Gauge>;
+  using Counters = prometheus::Family<prometheus::Counter>;
+  using Histograms = prometheus::Family<prometheus::Histogram>;
+
+  Metrics();
+
+  std::shared_ptr<prometheus::Registry> registry = std::make_shared<prometheus::Registry>();
+
+  Gauges& runs;                               // normlab_runs{state}
+  prometheus::Gauge& queue_age_seconds;       // Of the run that waits longest; 0 if none does.
+  prometheus::Histogram& scheduling_seconds;  // One pass.
+  prometheus::Histogram& commit_seconds;      // One synced batch.
+  prometheus::Histogram& commit_records;      // Records in it.
+  prometheus::Histogram& tick_commands;       // Commands that one tick applied.
+  Histograms& rpc_seconds;                    // {method, code}; unary calls.
+  Gauges& workers;                            // {state}
+  prometheus::Counter& leases_lost;
+  Counters& attempts;  // {outcome}
+  prometheus::Gauge& watchers;
+  prometheus::Gauge& sessions;
+
+  void ObserveCall(const std::string& method, const std::string& code, double seconds);
+
+  /// The text format of Prometheus.
+  std::string ToText() const;
+};
+
+}  // namespace normlab

@@ -1,0 +1,164 @@
+#include "coordinator/service/run_service.h"
+
+#include <fmt/format.h>
+
+#include <optional>
+
+#include "common/status.h"
+#include "coordinator/service/convert.h"
+#include "coordinator/service/run_scan.h"
+#include "coordinator/service/unary.h"
+#include "coordinator/store/convert.h"
+
+namespace normlab::service {
+namespace {
+
+/// A stream that is refused before it begins.
+template <typename Message>
+class RefusedStream final : public grpc::ServerWriteReactor<Message> {
+ public:
+  explicit RefusedStream(const absl::Status& status) { this->Finish(ToGrpc(status)); }
+  void OnDone() override { delete this; }
+};
+
+absl::Status CheckExists(const View& view, RunId id) {
+  if (view.state.runs.contains(id)) return absl::OkStatus();
+  return absl::NotFoundError(fmt::format("there is no run {}", id.ToString()));
+}
+
+/// Runs that `selector` chooses behind `after`, in order of id.
+absl::Status FillPage(const View& view, const engine::Selector& selector, std::optional<RunId> after, int page_size,
+                      v1::ListRunsResponse* response) {
+  size_t bytes = 0;
+  int num_scanned = 0;
+  RunId last{};
+  ScanRuns(view.state, selector, after, [&](const engine::Run& run, bool is_chosen) {
+    if (response->runs_size() >= page_size || bytes >= kPageBytesMax || num_scanned >= kRunsScannedMax) {
+      response->set_next_page_token(last.ToString());
+      return false;
+    }
+    last = run.id;
+    ++num_scanned;
+    if (is_chosen) {
+      v1::Run* added = response->add_runs();
+      *added = ToListedRun(run);
+      bytes += added->ByteSizeLong();
+    }
+    return true;
+  });
+  return absl::OkStatus();
+}
+
+/// Steps behind `after_step` until the page is full, read in pieces because a step's size is not known before.
+absl::Status FillHistory(store::Store& store, RunId run, int64_t after_step, int page_size,
+                         v1::GetMetricsResponse* response) {
+  constexpr int kStepsPerRead = 200;
+  size_t bytes = 0;
+  while (true) {
+    NORMLAB_ASSIGN_OR_RETURN(const auto steps, store.History(run, after_step, kStepsPerRead));
+    for (const v1::StepHistory& step : steps) {
+      if (response->steps_size() >= page_size || bytes >= kPageBytesMax) {
+        response->set_has_more(true);
+        return absl::OkStatus();
+      }
+      *response->add_steps() = step;
+      bytes += step.ByteSizeLong();
+      after_step = step.step();
+    }
+    if (static_cast<int>(steps.size()) < kStepsPerRead) return absl::OkStatus();
+  }
+}
+
+void FillChanges(const engine::Reply& reply, v1::ChangeRunsResponse* response) {
+  *response = ToMessage(std::get<engine::RunsChanged>(reply));
+}
+
+}  // namespace
+
+grpc::ServerUnaryReactor* RunService::GetRun(grpc::CallbackServerContext* context, const v1::GetRunRequest* request,
+                                             v1::Run* response) {
+  const auto id = ParseRunId("id", request->id());
+  if (!id.ok()) return FinishNow(context, id.status());
+  return FinishFromState(context, engine_, [id = *id, response](const View& view) {
+    NORMLAB_RETURN_IF_ERROR(CheckExists(view, id));
+    const engine::Run& run = view.state.runs.at(id);
+    *response = store::ToProto(run);
+    if (run.state == engine::RunState::kQueued) response->set_reason(view.explain_wait(run));
+    return absl::OkStatus();
+  });
+}
+
+grpc::ServerUnaryReactor* RunService::ListRuns(grpc::CallbackServerContext* context, const v1::ListRunsRequest* request,
+                                               v1::ListRunsResponse* response) {
+  const auto page_size = PageSize(request->page_size(), kPageSizeDefault, kPageSizeMax);
+  if (!page_size.ok()) return FinishNow(context, page_size.status());
+  auto selector = ToSelector(request->selector());
+  if (!selector.ok()) return FinishNow(context, selector.status());
+  std::optional<RunId> after;
+  if (!request->page_token().empty()) {
+    const auto token = ParseRunId("page_token", request->page_token());
+    if (!token.ok()) return FinishNow(context, token.status());
+    after = *token;
+  }
+  return FinishFromState(context, engine_,
+                         [selector = *std::move(selector), after, page_size = *page_size, response](const View& view) {
+                           return FillPage(view, selector, after, page_size, response);
+                         });
+}
+
+grpc::ServerWriteReactor<v1::WatchRunsResponse>* RunService::WatchRuns(grpc::CallbackServerContext* /*context*/,
+                                                                       const v1::WatchRunsRequest* request) {
+  auto selector = ToSelector(request->selector());
+  if (!selector.ok()) return new RefusedStream<v1::WatchRunsResponse>(selector.status());
+  return watches_.Watch(*std::move(selector), request->until_terminal());
+}
+
+grpc::ServerUnaryReactor* RunService::CancelRuns(grpc::CallbackServerContext* context,
+                                                 const v1::CancelRunsRequest* request,
+                                                 v1::ChangeRunsResponse* response) {
+  return FinishFromReply(context, engine_, ToCommand(*request),
+                         [response](const engine::Reply& reply, const View&) { FillChanges(reply, response); });
+}
+
+grpc::ServerUnaryReactor* RunService::RequeueRuns(grpc::CallbackServerContext* context,
+                                                  const v1::RequeueRunsRequest* request,
+                                                  v1::ChangeRunsResponse* response) {
+  return FinishFromReply(context, engine_, ToCommand(*request),
+                         [response](const engine::Reply& reply, const View&) { FillChanges(reply, response); });
+}
+
+grpc::ServerUnaryReactor* RunService::ListEvents(grpc::CallbackServerContext* context,
+                                                 const v1::ListEventsRequest* request,
+                                                 v1::ListEventsResponse* response) {
+  const auto id = ParseRunId("run_id", request->run_id());
+  if (!id.ok()) return FinishNow(context, id.status());
+  auto events = store_.Events(*id);
+  if (!events.ok()) return FinishNow(context, events.status());
+  response->mutable_events()->Assign(events->begin(), events->end());
+  return FinishFromState(context, engine_, [id = *id](const View& view) { return CheckExists(view, id); });
+}
+
+grpc::ServerWriteReactor<v1::LogEntry>* RunService::StreamLogs(grpc::CallbackServerContext* /*context*/,
+                                                               const v1::StreamLogsRequest* request) {
+  const auto id = ParseRunId("run_id", request->run_id());
+  if (!id.ok()) return new RefusedStream<v1::LogEntry>(id.status());
+  if (request->tail() < 0) {
+    return new RefusedStream<v1::LogEntry>(
+        absl::InvalidArgumentError(fmt::format("tail: is {}, must be at least 0", request->tail())));
+  }
+  return logs_.Stream({.run = *id, .follow = request->follow(), .tail = request->tail()});
+}
+
+grpc::ServerUnaryReactor* RunService::GetMetrics(grpc::CallbackServerContext* context,
+                                                 const v1::GetMetricsRequest* request,
+                                                 v1::GetMetricsResponse* response) {
+  const auto id = ParseRunId("run_id", request->run_id());
+  if (!id.ok()) return FinishNow(context, id.status());
+  const auto page_size = PageSize(request->page_size(), kHistoryPageSizeDefault, kHistoryPageSizeMax);
+  if (!page_size.ok()) return FinishNow(context, page_size.status());
+  const absl::Status filled = FillHistory(store_, *id, request->after_step(), *page_size, response);
+  if (!filled.ok()) return FinishNow(context, filled);
+  return FinishFromState(context, engine_, [id = *id](const View& view) { return CheckExists(view, id); });
+}
+
+}  // namespace normlab::service

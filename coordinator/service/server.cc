@@ -1,0 +1,143 @@
+#include "coordinator/service/server.h"
+
+#include <absl/strings/strip.h>
+#include <fmt/format.h>
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/security/server_credentials.h>
+#include <grpcpp/server_builder.h>
+#include <grpcpp/support/server_interceptor.h>
+
+#include <chrono>
+#include <mutex>
+#include <utility>
+
+#include "common/status.h"
+#include "coordinator/service/limits.h"
+
+namespace normlab::service {
+namespace {
+
+using OnCallDone = std::function<void(const std::string&, const std::string&, absl::Duration)>;
+using SteadyClock = std::chrono::steady_clock;
+
+const char* CodeName(grpc::StatusCode code) {
+  constexpr const char* kNames[] = {
+      "OK",        "CANCELLED",      "UNKNOWN",           "INVALID_ARGUMENT",   "DEADLINE_EXCEEDED",
+      "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION",
+      "ABORTED",   "OUT_OF_RANGE",   "UNIMPLEMENTED",     "INTERNAL",           "UNAVAILABLE",
+      "DATA_LOSS", "UNAUTHENTICATED"};
+  return code >= 0 && code <= grpc::StatusCode::UNAUTHENTICATED ? kNames[code] : "UNKNOWN";
+}
+
+/// "/normlab.v1.RunService/GetRun" -> "RunService/GetRun".
+std::string ShortMethod(const char* method) {
+  absl::string_view name = method;
+  absl::ConsumePrefix(&name, "/");
+  absl::ConsumePrefix(&name, "normlab.v1.");
+  return std::string(name);
+}
+
+class CallTimer final : public grpc::experimental::Interceptor {
+ public:
+  CallTimer(const OnCallDone& done, const char* method) : done_(done), method_(ShortMethod(method)) {}
+
+  void Intercept(grpc::experimental::InterceptorBatchMethods* methods) override {
+    if (methods->QueryInterceptionHookPoint(grpc::experimental::InterceptionHookPoints::PRE_SEND_STATUS)) {
+      done_(method_, CodeName(methods->GetSendStatus().error_code()), absl::FromChrono(SteadyClock::now() - start_));
+    }
+    methods->Proceed();
+  }
+
+ private:
+  const OnCallDone& done_;
+  const std::string method_;
+  const SteadyClock::time_point start_ = SteadyClock::now();
+};
+
+class CallTimerFactory final : public grpc::experimental::ServerInterceptorFactoryInterface {
+ public:
+  explicit CallTimerFactory(const OnCallDone& done) : done_(done) {}
+
+  grpc::experimental::Interceptor* CreateServerInterceptor(grpc::experimental::ServerRpcInfo* info) override {
+    // A stream's length says nothing of the server.
+    if (info->type() != grpc::experimental::ServerRpcInfo::Type::UNARY) return nullptr;
+    return new CallTimer(done_, info->method());
+  }
+
+ private:
+  const OnCallDone& done_;
+};
+
+void SetLimits(grpc::ServerBuilder& builder) {
+  builder.SetMaxReceiveMessageSize(kMessageBytesMax);
+  builder.SetMaxSendMessageSize(kMessageBytesMax);
+  // gRPC shares ports by default: a second coordinator would bind in silence and get half of the calls.
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, 1000);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 10'000);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10'000);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
+  // Clients may ping every 5 s, on idle connections too.
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 5'000);
+}
+
+void EnableHealthAndReflection() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    grpc::EnableDefaultHealthCheckService(true);
+    grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  });
+}
+
+}  // namespace
+
+Server::Server(EnginePort& engine, store::Store& store, Options options)
+    : options_(std::move(options)),
+      sessions_(engine),
+      watches_(engine),
+      logs_(engine, store),
+      experiment_service_(engine),
+      run_service_(engine, store, watches_, logs_),
+      worker_service_(engine, sessions_),
+      admin_service_(engine, options_.http_address) {}
+
+Server::~Server() { Shutdown(absl::ZeroDuration()); }
+
+absl::Status Server::Listen() {
+  EnableHealthAndReflection();
+  grpc::ServerBuilder builder;
+  SetLimits(builder);
+  int port = 0;
+  builder.AddListeningPort(options_.address.ToString(), grpc::InsecureServerCredentials(), &port);
+  builder.RegisterService(&experiment_service_);
+  builder.RegisterService(&run_service_);
+  builder.RegisterService(&worker_service_);
+  builder.RegisterService(&admin_service_);
+  if (options_.on_call_done) {
+    std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> creators;
+    creators.push_back(std::make_unique<CallTimerFactory>(options_.on_call_done));
+    builder.experimental().SetInterceptorCreators(std::move(creators));
+  }
+  server_ = builder.BuildAndStart();
+  if (server_ == nullptr || port == 0) {
+    NORMLAB_RETURN_IF_ERROR(ProbeListen(options_.address));
+    return absl::UnavailableError(fmt::format("cannot listen on {}", options_.address.ToString()));
+  }
+  options_.address.port = port;
+  return absl::OkStatus();
+}
+
+void Server::Shutdown(absl::Duration grace) {
+  if (server_ == nullptr) return;
+  const absl::Status end = absl::UnavailableError("the coordinator is ending");
+  sessions_.EndAll(end);
+  watches_.EndAll(end);
+  logs_.EndAll(end);
+  server_->Shutdown(std::chrono::system_clock::now() + absl::ToChronoMilliseconds(grace));
+  server_->Wait();
+  server_.reset();
+}
+
+}  // namespace normlab::service

@@ -308,7 +308,7 @@ TEST_F(AgentTest, RenewsItsLeaseWithHeartbeats) {
 TEST_F(AgentTest, OpensANewStreamWhenNobodyAnswersOnTheOldOne) {
   coordinator_.set_answers_heartbeats(false);
   coordinator_.set_lease(absl::Seconds(30));
-  StartAgent("exit 0\n");
+  StartAgentAndTrainer(std::string(kStarted) + kWait);
   Advance(absl::Seconds(10));
   ASSERT_TRUE(coordinator_.Await([](const Messages& messages) { return messages.back().has_heartbeat(); }));
   Advance(absl::Seconds(20));

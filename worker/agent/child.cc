@@ -206,6 +206,13 @@ std::optional<ChildExit> Child::TryReap() {
     waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED);
     exit_ = info.si_code == CLD_EXITED ? ChildExit{.code = info.si_status} : ChildExit{.signal = info.si_status};
   }
+  // Only a subreaper gets orphans; without that, another child of this process is somebody else's.
+  int is_subreaper = 0;
+  prctl(PR_GET_CHILD_SUBREAPER, &is_subreaper);
+  if (is_subreaper == 0) {
+    is_gone_ = true;
+    return exit_;
+  }
   pid_t reaped;
   do {
     reaped = waitpid(-1, nullptr, WNOHANG);

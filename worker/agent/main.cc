@@ -5,6 +5,8 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <filesystem>
 #include <memory>
@@ -168,16 +170,31 @@ sigset_t EndSignals() {
   return signals;
 }
 
-/// Hands SIGTERM and SIGINT to the agent. The signals must be blocked in all threads. Never returns.
-void WatchSignals(Agent* agent) {
-  const sigset_t signals = EndSignals();
-  for (int count = 0;;) {
-    int signal_number = 0;
-    if (sigwait(&signals, &signal_number) != 0) continue;
-    spdlog::info("got {}", signal_number == SIGTERM ? "SIGTERM" : "SIGINT");
-    ++count == 1 ? agent->RequestDrain() : agent->RequestKill();
+/// Hands SIGTERM and SIGINT to the agent while it lives. The signals must be blocked in all threads.
+class SignalThread {
+ public:
+  explicit SignalThread(Agent* agent) : thread_([this, agent] { Watch(agent); }) {}
+  ~SignalThread() {
+    is_over_ = true;
+    pthread_kill(thread_.native_handle(), SIGTERM);
+    thread_.join();
   }
-}
+
+ private:
+  void Watch(Agent* agent) {
+    const sigset_t signals = EndSignals();
+    for (int count = 1;; ++count) {
+      int signal_number = 0;
+      sigwait(&signals, &signal_number);
+      if (is_over_) return;
+      spdlog::info("got {}", signal_number == SIGTERM ? "SIGTERM" : "SIGINT");
+      count == 1 ? agent->RequestDrain() : agent->RequestKill();
+    }
+  }
+
+  std::atomic<bool> is_over_ = false;
+  std::thread thread_;
+};
 
 absl::Status RunWorker(const Flags& flags) {
   NORMLAB_RETURN_IF_ERROR(InitLogging("normlab-worker", flags.log_level));
@@ -204,7 +221,7 @@ absl::Status RunWorker(const Flags& flags) {
                .trainer = {.trainer = trainer, .bind_host = flags.bind_host, .threads = flags.threads},
                .stop_grace = absl::Seconds(flags.stop_grace_seconds)},
               OpenCoordinatorChannel(flags.coordinator), &clock, &metrics);
-  std::thread(WatchSignals, &agent).detach();
+  const SignalThread signal_thread(&agent);
   const absl::Status status = agent.Run();
   spdlog::info("worker {} has ended", flags.id);
   return status;
@@ -216,7 +233,7 @@ absl::Status RunWorker(const Flags& flags) {
 int main(int argc, char** argv) {
   using namespace normlab;
   using namespace normlab::agent;
-  // Before any thread is made: all of them inherit the mask, and only WatchSignals gets these two.
+  // Before any thread is made: all of them inherit the mask, and only SignalThread gets these two.
   const sigset_t signals = EndSignals();
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   signal(SIGPIPE, SIG_IGN);
@@ -231,7 +248,5 @@ int main(int argc, char** argv) {
   }
   const absl::Status status = RunWorker(flags);
   if (!status.ok()) fmt::print(stderr, "normlab-worker: {}\n", std::string(status.message()));
-  // The signal thread still holds the agent: nothing may be torn down under it.
-  fflush(stderr);
-  _exit(status.ok() ? 0 : absl::IsInvalidArgument(status) ? kExitUsage : kExitFailure);
+  return status.ok() ? 0 : absl::IsInvalidArgument(status) ? kExitUsage : kExitFailure;
 }

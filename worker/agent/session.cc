@@ -65,8 +65,6 @@ std::shared_ptr<grpc::Channel> OpenCoordinatorChannel(const std::string& address
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
   // Loopback needs no proxy, and an environment with one would send the stream there.
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-  // Agents in one process (tests) must not share a broken connection.
-  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
 }
 
@@ -80,10 +78,6 @@ Session::Session(SessionOptions options, std::shared_ptr<grpc::Channel> channel,
       connect_at_(clock->SteadyNow()),
       backoff_(kBackoffMin, kBackoffMax, options_.random_seed),
       reports_(options_.report_bytes_max) {}
-
-Session::~Session() {
-  if (stream_ != nullptr) stream_->Cancel();
-}
 
 void Session::Step() {
   const absl::Time now = clock_->SteadyNow();
@@ -190,7 +184,7 @@ void Session::OnEnded(const grpc::Status& status, absl::Time now) {
   const bool is_refusal = !status.ok() && status.error_code() != grpc::StatusCode::UNAVAILABLE;
   if (is_refusal || !is_outage_logged_) {
     spdlog::warn("no session with the coordinator: {}; trying again{}", what,
-                 is_welcome_ || !is_refusal ? "" : fmt::format(" in {}", absl::FormatDuration(wait)));
+                 wait > absl::ZeroDuration() ? fmt::format(" in {}", absl::FormatDuration(wait)) : "");
   }
   is_outage_logged_ = true;
   is_welcome_ = false;

@@ -53,7 +53,6 @@ class Session {
  public:
   Session(SessionOptions options, std::shared_ptr<grpc::Channel> channel, const Clock* clock,
           std::shared_ptr<Wakeup> wakeup, SessionHandler* handler);
-  ~Session();
 
   /// Handles what arrived and does what is due.
   void Step();
@@ -94,7 +93,7 @@ class Session {
   const std::shared_ptr<Wakeup> wakeup_;
   SessionHandler* const handler_;
 
-  std::shared_ptr<SessionStream> stream_;  // Null between two streams.
+  std::unique_ptr<SessionStream> stream_;  // Null between two streams.
   bool is_welcome_ = false;                // On this stream.
   bool is_given_up_ = false;               // This stream was cancelled because of its silence.
   bool is_outage_logged_ = false;

@@ -4,15 +4,23 @@
 
 namespace normlab::agent {
 
-std::shared_ptr<SessionStream> SessionStream::Open(v1::WorkerService::Stub& stub, std::shared_ptr<Wakeup> wakeup) {
-  std::shared_ptr<SessionStream> stream(new SessionStream(std::move(wakeup)));
-  stream->self_ = stream;
+std::unique_ptr<SessionStream> SessionStream::Open(v1::WorkerService::Stub& stub, std::shared_ptr<Wakeup> wakeup) {
+  std::unique_ptr<SessionStream> stream(new SessionStream(std::move(wakeup)));
   stub.async()->Session(&stream->context_, stream.get());
   // Writes start outside of reactions: without a hold, gRPC may call OnDone under them.
   stream->AddHold();
   stream->StartRead(&stream->incoming_);
   stream->StartCall();
   return stream;
+}
+
+SessionStream::~SessionStream() {
+  Cancel();
+  const auto has_ended = [this] {
+    mutex_.AssertReaderHeld();
+    return ended_.has_value();
+  };
+  absl::MutexLock lock(&mutex_, absl::Condition(&has_ended));
 }
 
 void SessionStream::Send(v1::WorkerMessage message) {
@@ -88,12 +96,13 @@ void SessionStream::OnWriteDone(bool ok) {
 }
 
 void SessionStream::OnDone(const grpc::Status& status) {
-  const std::shared_ptr<SessionStream> self = std::move(self_);
+  // Once the end is known, the owner may destroy this object.
+  const std::shared_ptr<Wakeup> wakeup = wakeup_;
   {
     absl::MutexLock lock(&mutex_);
     ended_ = status;
   }
-  wakeup_->Wake();
+  wakeup->Wake();
 }
 
 }  // namespace normlab::agent

@@ -17,7 +17,11 @@ namespace normlab::agent {
 /// the owner. All methods may be called from any thread and none blocks.
 class SessionStream final : public grpc::ClientBidiReactor<v1::WorkerMessage, v1::CoordinatorMessage> {
  public:
-  static std::shared_ptr<SessionStream> Open(v1::WorkerService::Stub& stub, std::shared_ptr<Wakeup> wakeup);
+  static std::unique_ptr<SessionStream> Open(v1::WorkerService::Stub& stub, std::shared_ptr<Wakeup> wakeup);
+
+  /// Cancels the stream and waits for its end, if it has not ended yet. Not to be called by gRPC's threads: they cannot
+  /// wait for themselves, and the last owner of a channel does just that (gRPC 1.51 aborts).
+  ~SessionStream() override;
 
   /// Dropped if the stream has ended.
   void Send(v1::WorkerMessage message);
@@ -43,8 +47,7 @@ class SessionStream final : public grpc::ClientBidiReactor<v1::WorkerMessage, v1
 
   const std::shared_ptr<Wakeup> wakeup_;
   grpc::ClientContext context_;
-  v1::CoordinatorMessage incoming_;      // Of the read that is going on.
-  std::shared_ptr<SessionStream> self_;  // gRPC calls this object until OnDone.
+  v1::CoordinatorMessage incoming_;  // Of the read that is going on.
 
   mutable absl::Mutex mutex_;
   std::deque<v1::WorkerMessage> outbox_ ABSL_GUARDED_BY(mutex_);  // The front is being written while is_writing_.

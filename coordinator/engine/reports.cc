@@ -64,8 +64,8 @@ void Take(const Said& said, const RankStarted& report) {
       std::all_of(run.ranks.begin(), run.ranks.end(), [](RankState rank) { return rank == RankState::kStarted; });
   if (all_started && run.state == RunState::kStarting) {
     said.tx.Move(run, RunEvent::kAllRanksStarted, said.actor(),
-                 fmt::format("all {} ranks of attempt {} started from step {}", run.info->world_size, run.attempt,
-                             run.progress.step + 1));
+                 fmt::format("attempt {} started from step {} on {} of {} ranks", run.attempt, run.progress.step + 1,
+                             run.info->world_size, run.info->world_size));
   }
 }
 
@@ -119,6 +119,7 @@ void Take(const Said& said, const TrainerStopped& report) {
   if (run.outcome == Outcome::kFinished) return;
   if (said.rank() == 0) {
     run.outcome = Outcome::kStopped;
+    run.progress.step = report.step;
     said.tx.Touch(run);
   }
   if (run.state == RunState::kStopping) return;

@@ -65,7 +65,7 @@ class Agent {
   std::string incarnation() const { return std::to_string(incarnation_); }
   bool is_connected() const { return is_connected_; }
   bool is_draining() const { return is_draining_; }
-  bool is_idle() const { return trainers_.empty(); }
+  size_t num_trainers() const { return trainers_.size(); }
   std::deque<engine::Command> uplink;
 
  private:

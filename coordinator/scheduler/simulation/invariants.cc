@@ -57,6 +57,19 @@ std::string CheckIndexes(const State& state) {
   return idle == state.idle_workers ? "" : "idle_workers are not the idle workers";
 }
 
+/// A report that is not of the run's current attempt, from the worker of its rank, leaves the run as it was.
+std::string CheckFence(const State& before, const engine::Command& command, const State& after) {
+  const auto* report = std::get_if<engine::WorkerReport>(&command);
+  if (report == nullptr) return "";
+  const Run& old = before.runs.at(report->attempt.run);
+  const size_t rank = static_cast<size_t>(report->attempt.rank);
+  const bool is_current = engine::IsLive(old.state) && old.attempt == report->attempt.attempt &&
+                          rank < old.gang.size() && old.gang[rank] == report->worker;
+  if (is_current || after.runs.at(old.id).revision == old.revision) return "";
+  return fmt::format("{} of worker {} changed the run in attempt {}", Text(report->attempt), report->worker.name,
+                     old.attempt);
+}
+
 }  // namespace
 
 std::string Invariants::CheckMoves(const State& before, const engine::Command& command, const State& after) {
@@ -100,12 +113,7 @@ std::string Invariants::Check(const State& before, const engine::Command& comman
   for (const auto& [id, run] : after.runs) {
     if (std::string broken = CheckGang(after, run); !broken.empty()) return broken;
   }
-  for (const engine::HistoryRecord& record : changes.history) {
-    const Run& run = after.runs.at(record.run);
-    if (record.attempt != run.attempt || !engine::IsLive(run.state)) {
-      return fmt::format("history of {} took a report of attempt {}", record.run.ToString(), record.attempt);
-    }
-  }
+  if (std::string broken = CheckFence(before, command, after); !broken.empty()) return broken;
   if (std::string broken = CheckMoves(before, command, after); !broken.empty()) return broken;
   if (std::string broken = CheckMessages(changes); !broken.empty()) return broken;
   return CheckIndexes(after);

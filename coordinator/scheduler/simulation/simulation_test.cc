@@ -13,6 +13,7 @@ constexpr int kCalmRoundsMax = 1500;
 class SimulationTest : public testing::TestWithParam<int> {};
 
 TEST_P(SimulationTest, KeepsItsRulesUnderFaultsAndEndsEveryRunWhenTheyStop) {
+  std::set<std::pair<engine::RunState, engine::RunState>> moves;
   for (int i = 0; i < kSeedsPerTest; ++i) {
     const int seed = GetParam() * kSeedsPerTest + i;
     World world(static_cast<uint64_t>(seed));
@@ -29,6 +30,12 @@ TEST_P(SimulationTest, KeepsItsRulesUnderFaultsAndEndsEveryRunWhenTheyStop) {
     }
     ASSERT_TRUE(world.IsSettled()) << "seed " << seed << " does not come to an end in " << round << " calm rounds\n"
                                    << world.Text();
+    moves.insert(world.moves().begin(), world.moves().end());
+  }
+  // A simulation that does not come to every corner of the table shows little.
+  for (const engine::Transition& transition : engine::kTransitions) {
+    EXPECT_TRUE(moves.contains({transition.from, transition.to}))
+        << Name(transition.from) << " -> " << Name(transition.to) << " was never seen";
   }
 }
 

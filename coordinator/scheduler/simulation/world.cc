@@ -37,6 +37,10 @@ bool World::Apply(const engine::Command& command) {
   engine::Changes changes;
   const auto reply = engine::Apply(options_, state_, command, now_, changes);
   const bool was_refused = !reply.ok();
+  for (const auto& [id, run] : before.runs) {
+    const engine::RunState now = state_.runs.at(id).state;
+    if (now != run.state) moves_.emplace(run.state, now);
+  }
   if (broken_.empty()) broken_ = invariants_.Check(before, command, state_, changes);
   if (broken_.empty() && was_refused && (changes.HasDurablePart() || state_.revision != before.revision)) {
     broken_ = fmt::format("a refused command changed something: {}", reply.status().ToString());
@@ -114,7 +118,7 @@ void World::TroubleAgent(Agent& agent) {
   if (dice_.Chance(0.03)) CutStream(agent);
   if (dice_.Chance(0.01)) agent.Freeze(dice_.Below(40));
   if (dice_.Chance(0.01) && !agent.is_draining()) agent.Drain();
-  const bool is_drained = agent.is_draining() && agent.is_idle() && dice_.Chance(0.2);
+  const bool is_drained = agent.is_draining() && agent.num_trainers() == 0 && dice_.Chance(0.2);
   if (dice_.Chance(0.01) || is_drained) {
     CutStream(agent);
     agent.Restart(fabric_);
@@ -181,6 +185,9 @@ void World::Round(double crash_probability) {
   const std::optional<absl::Time> next = engine::NextDeadline(state_);
   if (broken_.empty() && next && *next <= now_) broken_ = "a tick left something that was due";
   Place();
+  for (const Agent& agent : agents_) {
+    if (agent.num_trainers() > 1 && broken_.empty()) broken_ = fmt::format("{} runs two ranks", agent.id().name);
+  }
 }
 
 void World::RoundWithFaults() {

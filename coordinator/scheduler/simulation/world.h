@@ -4,7 +4,9 @@
 
 #include <deque>
 #include <map>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "coordinator/engine/engine.h"
@@ -35,6 +37,9 @@ class World {
   /// The first rule that was broken, or empty.
   const std::string& broken() const { return broken_; }
 
+  /// From which state to which a run has moved.
+  const std::set<std::pair<engine::RunState, engine::RunState>>& moves() const { return moves_; }
+
   /// Runs and workers, for a failure's message.
   std::string Text() const;
 
@@ -61,6 +66,7 @@ class World {
   std::deque<engine::Command> late_;  // Of streams that are gone.
   Invariants invariants_;
   std::string broken_;
+  std::set<std::pair<engine::RunState, engine::RunState>> moves_;
   int num_requests_ = 0;
   bool is_crashing_ = false;  // Commits are made, but nothing is sent any more.
 };

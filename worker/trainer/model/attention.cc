@@ -1,7 +1,5 @@
 #include "worker/trainer/model/attention.h"
 
-#include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu.h>
-#include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu_backward.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
@@ -15,19 +13,27 @@
 namespace normlab::trainer {
 namespace {
 
-/// query (0), key (1) or value (2) of [tokens, 3 * hidden], as [batch, heads, seq, head_dim].
-at::Tensor Part(const at::Tensor& qkv, int64_t which, int64_t seq, int64_t num_heads) {
-  return qkv.view({-1, seq, 3, num_heads, qkv.size(1) / (3 * num_heads)}).select(2, which).transpose(1, 2);
-}
-
 template <typename T>
-RotateRows<T> RotationOf(const at::Tensor& qkv, const RotaryTable& rotary, int64_t num_heads) {
+AttentionHeads<T> HeadsOf(const RotaryTable& rotary, int64_t num_heads, const AttentionSaved& saved) {
   return {.seq = rotary.cosine.size(0),
           .heads = num_heads,
           .head_dim = 2 * rotary.cosine.size(1),
           .cosine = rotary.cosine.const_data_ptr<T>(),
           .sine = rotary.sine.const_data_ptr<T>(),
-          .qkv = qkv.mutable_data_ptr<T>()};
+          .qkv = saved.qkv.const_data_ptr<T>(),
+          .context = saved.context.mutable_data_ptr<T>(),
+          .logsumexp = saved.logsumexp.mutable_data_ptr<T>()};
+}
+
+/// Calls function(first, count, scratch) for ranges of heads, from several threads.
+template <typename T, typename Function>
+void ForHeads(const RotaryTable& rotary, const AttentionSaved& saved, const Function& function) {
+  const int64_t scratch_size = AttentionScratchSize(rotary.cosine.size(0), 2 * rotary.cosine.size(1));
+  const int64_t all_heads = saved.logsumexp.size(0) * saved.logsumexp.size(1);
+  at::parallel_for(0, all_heads, 1, [&](int64_t begin, int64_t end) {
+    const at::Tensor scratch = at::empty({scratch_size}, saved.qkv.options());
+    function(begin, end - begin, scratch.mutable_data_ptr<T>());
+  });
 }
 
 }  // namespace
@@ -53,53 +59,39 @@ RotaryTable MakeRotaryTable(int64_t seq, int64_t head_dim, double base, at::Scal
 at::Tensor AttentionForward(const AttentionWeights& weights, const RotaryTable& rotary, const at::Tensor& input,
                             AttentionSaved* saved) {
   const int64_t seq = rotary.cosine.size(0);
-  const at::Tensor qkv = at::mm(input, weights.qkv.t());  // [tokens, 3 * hidden]
-  WithElementType(qkv, [&]<typename T>(T) {
-    const RotateRows<T> all = RotationOf<T>(qkv, rotary, weights.num_heads);
-    ForEachChunk(qkv.size(0), [&](int64_t, int64_t row, int64_t rows) {
-      RotateRows<T> part = all;
-      part.first_row = row;
-      part.rows = rows;
-      Kernels<T>().rotate(part);
+  *saved = {.qkv = at::mm(input, weights.qkv.t()),
+            .context = at::empty_like(input),
+            .logsumexp = at::empty({input.size(0) / seq, weights.num_heads, seq}, input.options())};
+  WithElementType(input, [&]<typename T>(T) {
+    const AttentionHeads<T> all = HeadsOf<T>(rotary, weights.num_heads, *saved);
+    ForHeads<T>(rotary, *saved, [&](int64_t first, int64_t count, T* scratch) {
+      AttentionHeads<T> part = all;
+      part.first = first;
+      part.count = count;
+      part.scratch = scratch;
+      Kernels<T>().attention(part);
     });
   });
-  auto [context, logsumexp] = at::_scaled_dot_product_flash_attention_for_cpu(
-      Part(qkv, 0, seq, weights.num_heads), Part(qkv, 1, seq, weights.num_heads), Part(qkv, 2, seq, weights.num_heads),
-      /*dropout_p=*/0, /*is_causal=*/true);
-  const at::Tensor flat_context = context.transpose(1, 2).reshape(input.sizes());
-  if (saved != nullptr) *saved = {.qkv = qkv, .context = flat_context, .logsumexp = logsumexp};
-  return at::mm(flat_context, weights.output.t());
+  return at::mm(saved->context, weights.output.t());
 }
 
 AttentionGradient AttentionBackward(const AttentionWeights& weights, const RotaryTable& rotary, const at::Tensor& input,
                                     const AttentionSaved& saved, const at::Tensor& grad_output, const at::Tensor& add,
                                     double add_scale) {
-  const int64_t seq = rotary.cosine.size(0);
-  const int64_t heads = weights.num_heads;
-  const auto by_head = [&](const at::Tensor& flat) {  // [batch, heads, seq, head_dim]
-    return flat.view({-1, seq, heads, flat.size(1) / heads}).transpose(1, 2);
-  };
   AttentionGradient gradient;
   gradient.output = at::mm(grad_output.t(), saved.context);
   const at::Tensor grad_context = at::mm(grad_output, weights.output);  // [tokens, hidden]
-  auto [grad_query, grad_key, grad_value] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
-      by_head(grad_context), Part(saved.qkv, 0, seq, heads), Part(saved.qkv, 1, seq, heads),
-      Part(saved.qkv, 2, seq, heads), by_head(saved.context), saved.logsumexp, /*dropout_p=*/0, /*is_causal=*/true);
-  // [batch, heads, seq, head_dim] with each token's heads together in memory; contiguous() copies only if that changes.
-  grad_query = grad_query.transpose(1, 2).contiguous();
-  grad_key = grad_key.transpose(1, 2).contiguous();
-  grad_value = grad_value.transpose(1, 2).contiguous();
-  const at::Tensor grad_qkv = at::empty_like(saved.qkv);
-  WithElementType(grad_qkv, [&]<typename T>(T) {
-    const UnrotateRows<T> all = {.to = RotationOf<T>(grad_qkv, rotary, heads),
-                                 .grad_query = grad_query.const_data_ptr<T>(),
-                                 .grad_key = grad_key.const_data_ptr<T>(),
-                                 .grad_value = grad_value.const_data_ptr<T>()};
-    ForEachChunk(grad_qkv.size(0), [&](int64_t, int64_t row, int64_t rows) {
-      UnrotateRows<T> part = all;
-      part.to.first_row = row;
-      part.to.rows = rows;
-      Kernels<T>().unrotate(part);
+  const at::Tensor grad_qkv = at::empty_like(saved.qkv);                // [tokens, 3 * hidden]
+  WithElementType(input, [&]<typename T>(T) {
+    const AttentionGradHeads<T> all = {.forward = HeadsOf<T>(rotary, weights.num_heads, saved),
+                                       .grad_context = grad_context.const_data_ptr<T>(),
+                                       .grad_qkv = grad_qkv.mutable_data_ptr<T>()};
+    ForHeads<T>(rotary, saved, [&](int64_t first, int64_t count, T* scratch) {
+      AttentionGradHeads<T> part = all;
+      part.forward.first = first;
+      part.forward.count = count;
+      part.forward.scratch = scratch;
+      Kernels<T>().attention_grad(part);
     });
   });
   gradient.qkv = at::mm(grad_qkv.t(), input);

@@ -23,7 +23,7 @@ struct AttentionWeights {
 
 /// What the gradient needs.
 struct AttentionSaved {
-  at::Tensor qkv;        // [tokens, 3 * hidden], query and key rotated
+  at::Tensor qkv;        // [tokens, 3 * hidden], before the rotation
   at::Tensor context;    // [tokens, hidden], before the output projection
   at::Tensor logsumexp;  // [batch, heads, seq]
 };

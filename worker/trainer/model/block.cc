@@ -32,14 +32,26 @@ struct BlockGradient {
   at::Tensor ffn_gain;
 };
 
+SublayerStats AttentionStats(BlockStats* stats) {
+  if (stats == nullptr) return {};
+  return {.branch_mean_square = &stats->attention_mean_square};
+}
+
+SublayerStats FfnStats(BlockStats* stats) {
+  if (stats == nullptr) return {};
+  return {.branch_mean_square = &stats->ffn_mean_square,
+          .output_variance = &stats->output_variance,
+          .output_mean_square = &stats->output_mean_square};
+}
+
 /// h = x + A(N1(x));  y = h + F(N2(h))
 at::Tensor PreForward(const Block& block, const RotaryTable& rotary, const at::Tensor& x, BlockStats* stats,
                       BlockSaved* saved) {
   const NormResult attention_norm = ApplyNorm(block.attention_norm, x);
   const at::Tensor h = AttentionForward(block.attention, rotary, attention_norm.output, &saved->attention);
-  const NormResult ffn_norm = AddAndNorm(block.ffn_norm, 1, x, h, stats != nullptr ? &stats->attention : nullptr);
+  const NormResult ffn_norm = AddAndNorm(block.ffn_norm, 1, x, h, AttentionStats(stats));
   const at::Tensor y = MlpForward(block.mlp, ffn_norm.output, &saved->mlp);
-  AddResidual(h, y, stats != nullptr ? &stats->ffn : nullptr);
+  AddResidual(h, y, FfnStats(stats));
   saved->x = x;
   saved->attention_input = attention_norm.output;
   saved->attention_inv_rms = attention_norm.inv_rms;
@@ -68,10 +80,9 @@ at::Tensor PostForward(const Block& block, const RotaryTable& rotary, const at::
                        BlockSaved* saved) {
   const double scale = block.plan.residual_scale;
   const at::Tensor attention_sum = AttentionForward(block.attention, rotary, x, &saved->attention);
-  const NormResult h =
-      AddAndNorm(block.attention_norm, scale, x, attention_sum, stats != nullptr ? &stats->attention : nullptr);
+  const NormResult h = AddAndNorm(block.attention_norm, scale, x, attention_sum, AttentionStats(stats));
   const at::Tensor ffn_sum = MlpForward(block.mlp, h.output, &saved->mlp);
-  const NormResult y = AddAndNorm(block.ffn_norm, scale, h.output, ffn_sum, stats != nullptr ? &stats->ffn : nullptr);
+  const NormResult y = AddAndNorm(block.ffn_norm, scale, h.output, ffn_sum, FfnStats(stats));
   saved->attention_input = x;
   saved->attention_sum = attention_sum;
   saved->attention_inv_rms = h.inv_rms;

@@ -25,9 +25,12 @@ struct Block {
   std::array<at::Tensor, kNumBlockMatrices + 2> parameters;
 };
 
+/// Means over tokens, as defined in LayerStats of trainer_event.proto.
 struct BlockStats {
-  SublayerStats attention;
-  SublayerStats ffn;
+  double output_variance = 0;
+  double output_mean_square = 0;
+  double attention_mean_square = 0;
+  double ffn_mean_square = 0;
 };
 
 /// x: [tokens, hidden], whole sequences one after another; the same shape comes back. Records one autograd node per

@@ -18,9 +18,23 @@ struct ChunkSums {
   StreamSums stream;
 };
 
+void ReportMeans(const std::vector<ChunkSums>& sums, double tokens, const SublayerStats& stats) {
+  ChunkSums total;
+  for (const ChunkSums& chunk : sums) {
+    total.branch_square += chunk.branch_square;
+    total.stream.variance += chunk.stream.variance;
+    total.stream.mean_square += chunk.stream.mean_square;
+  }
+  if (stats.branch_mean_square != nullptr) *stats.branch_mean_square = total.branch_square / tokens;
+  if (stats.output_variance != nullptr) {
+    *stats.output_variance = total.stream.variance / tokens;
+    *stats.output_mean_square = total.stream.mean_square / tokens;
+  }
+}
+
 /// Runs the norm kernel over all rows; every part is optional as in NormRows.
 NormResult RunNorm(const Norm* norm, double residual_scale, const at::Tensor& residual, const at::Tensor& branch,
-                   SublayerStats* stats) {
+                   const SublayerStats& stats) {
   const int64_t tokens = branch.size(0);
   const int64_t hidden = branch.size(1);
   NormResult result;
@@ -28,7 +42,7 @@ NormResult RunNorm(const Norm* norm, double residual_scale, const at::Tensor& re
     result.output = at::empty_like(branch);
     result.inv_rms = at::empty({tokens}, branch.options());
   }
-  std::vector<ChunkSums> sums(stats != nullptr ? NumChunks(tokens) : 0);
+  std::vector<ChunkSums> sums(NumChunks(tokens));
   WithElementType(branch, [&]<typename T>(T) {
     const auto kernel = Kernels<T>().norm;
     const T* residual_data = residual.defined() ? residual.const_data_ptr<T>() : nullptr;
@@ -53,38 +67,25 @@ NormResult RunNorm(const Norm* norm, double residual_scale, const at::Tensor& re
         part.output = output + row * hidden;
         part.inv_rms = inv_rms + row;
       }
-      if (stats != nullptr) {
-        part.branch_square_sum = &sums[chunk].branch_square;
-        part.stream_sums = &sums[chunk].stream;
-      }
+      if (stats.branch_mean_square != nullptr) part.branch_square_sum = &sums[chunk].branch_square;
+      if (stats.output_variance != nullptr) part.stream_sums = &sums[chunk].stream;
       kernel(part);
     });
   });
-  if (stats != nullptr) {
-    ChunkSums total;
-    for (const ChunkSums& chunk : sums) {
-      total.branch_square += chunk.branch_square;
-      total.stream.variance += chunk.stream.variance;
-      total.stream.mean_square += chunk.stream.mean_square;
-    }
-    const auto count = static_cast<double>(tokens);
-    *stats = {.branch_mean_square = total.branch_square / count,
-              .output_variance = total.stream.variance / count,
-              .output_mean_square = total.stream.mean_square / count};
-  }
+  ReportMeans(sums, static_cast<double>(tokens), stats);
   return result;
 }
 
 }  // namespace
 
-NormResult ApplyNorm(const Norm& norm, const at::Tensor& x) { return RunNorm(&norm, 1, {}, x, nullptr); }
+NormResult ApplyNorm(const Norm& norm, const at::Tensor& x) { return RunNorm(&norm, 1, {}, x, {}); }
 
 NormResult AddAndNorm(const Norm& norm, double residual_scale, const at::Tensor& residual, const at::Tensor& branch,
-                      SublayerStats* stats) {
+                      const SublayerStats& stats) {
   return RunNorm(&norm, residual_scale, residual, branch, stats);
 }
 
-void AddResidual(const at::Tensor& residual, const at::Tensor& branch, SublayerStats* stats) {
+void AddResidual(const at::Tensor& residual, const at::Tensor& branch, const SublayerStats& stats) {
   RunNorm(nullptr, 1, residual, branch, stats);
 }
 

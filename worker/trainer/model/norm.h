@@ -11,11 +11,11 @@ struct Norm {
   double eps;
 };
 
-/// What one sublayer does to the stream; means over tokens.
+/// What one sublayer does to the stream; means over tokens. A member that is null is not wanted.
 struct SublayerStats {
-  double branch_mean_square = 0;
-  double output_variance = 0;  // Over hidden.
-  double output_mean_square = 0;
+  double* branch_mean_square = nullptr;
+  double* output_variance = nullptr;  // Over hidden. With output_mean_square or not at all.
+  double* output_mean_square = nullptr;
 };
 
 struct NormResult {
@@ -34,10 +34,10 @@ NormResult ApplyNorm(const Norm& norm, const at::Tensor& x);
 /// The norm of residual_scale * residual + branch. `branch` becomes that sum. `stats`, unless null, gets the branch's
 /// mean square and the output's numbers.
 NormResult AddAndNorm(const Norm& norm, double residual_scale, const at::Tensor& residual, const at::Tensor& branch,
-                      SublayerStats* stats);
+                      const SublayerStats& stats);
 
-/// branch += residual. `stats` as in AddAndNorm, the output being the sum.
-void AddResidual(const at::Tensor& residual, const at::Tensor& branch, SublayerStats* stats);
+/// branch += residual. `stats` are those of branch and sum.
+void AddResidual(const at::Tensor& residual, const at::Tensor& branch, const SublayerStats& stats);
 
 /// Gradients of the norm of x. `add`, unless undefined, is added to the gradient by x.
 NormGradient NormBackward(const Norm& norm, const at::Tensor& grad_output, const at::Tensor& x,

@@ -126,10 +126,10 @@ at::Tensor Transformer::Loss(const at::Tensor& inputs, const at::Tensor& targets
     stats->rows = at::empty({static_cast<int64_t>(block_stats.size()), 4}, at::kFloat);
     float* row = stats->rows.mutable_data_ptr<float>();
     for (const BlockStats& block : block_stats) {
-      *row++ = static_cast<float>(block.ffn.output_variance);
-      *row++ = static_cast<float>(block.ffn.output_mean_square);
-      *row++ = static_cast<float>(block.attention.branch_mean_square);
-      *row++ = static_cast<float>(block.ffn.branch_mean_square);
+      *row++ = static_cast<float>(block.output_variance);
+      *row++ = static_cast<float>(block.output_mean_square);
+      *row++ = static_cast<float>(block.attention_mean_square);
+      *row++ = static_cast<float>(block.ffn_mean_square);
     }
   }
   return HeadLoss(impl_->head, x, targets.reshape({-1}));

@@ -5,6 +5,12 @@ namespace normlab::trainer {
 extern const CpuKernels<float> kBaselineFloat;
 extern const CpuKernels<double> kBaselineDouble;
 
+int64_t AttentionScratchSize(int64_t seq, int64_t head_dim) {
+  // The backward pass: query, key, gradients of output, query, key and value by row; key and value by column; and two
+  // blocks of rows of scores.
+  return 6 * PaddedToTile(seq) * ScratchStride(head_dim) + 2 * (head_dim + kQueryBlock) * ScratchStride(seq);
+}
+
 #ifdef NORMLAB_KERNELS_AVX2
 extern const CpuKernels<float> kAvx2Float;
 extern const CpuKernels<double> kAvx2Double;

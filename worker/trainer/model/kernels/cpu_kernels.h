@@ -46,28 +46,43 @@ struct NormGradRows {
   T* grad_gain;  // [dim], added to.
 };
 
-/// Rotary position embedding of query and key, half-split over the whole head (arXiv:2104.09864). Row r is position r %
-/// seq.
+/// Causal softmax attention of some heads, softmax(q k' / sqrt(head_dim)) v, with the rotary position embedding of
+/// query and key (half-split over the whole head, arXiv:2104.09864). Head h of sequence b has number b * heads + h.
 template <typename T>
-struct RotateRows {
-  int64_t first_row;  // Rows [first_row, first_row + rows) of the whole tensor.
-  int64_t rows;
+struct AttentionHeads {
+  int64_t first;  // Heads [first, first + count).
+  int64_t count;
   int64_t seq;
-  int64_t heads;
+  int64_t heads;  // Per sequence.
   int64_t head_dim;
   const T* cosine;  // [seq, head_dim / 2]
   const T* sine;
-  T* qkv;  // Start of the whole tensor [rows, 3, heads, head_dim]; value is left alone. In place.
+  const T* qkv;  // [batch, seq, 3, heads, head_dim], not rotated
+  T* context;    // [batch, seq, heads, head_dim]; written forward, read backward
+  T* logsumexp;  // [batch, heads, seq], of the scaled scores; written forward, read backward
+  T* scratch;    // AttentionScratchSize elements, this call's alone.
 };
 
-/// The gradient of RotateRows, gathered from three tensors into one.
 template <typename T>
-struct UnrotateRows {
-  RotateRows<T> to;     // Written, value included.
-  const T* grad_query;  // Starts of the whole tensors [rows, heads, head_dim].
-  const T* grad_key;
-  const T* grad_value;
+struct AttentionGradHeads {
+  AttentionHeads<T> forward;
+  const T* grad_context;  // Like context.
+  T* grad_qkv;            // Like qkv.
 };
+
+/// The attention kernels work in tiles, 4 rows by 16 columns, and queries of a backward pass in blocks.
+inline constexpr int64_t kTileColumns = 16;
+inline constexpr int64_t kQueryBlock = 32;
+constexpr int64_t PaddedToTile(int64_t n) { return (n + kTileColumns - 1) / kTileColumns * kTileColumns; }
+
+/// How far rows of `columns` elements lie apart in scratch memory: an odd number of cache lines, as an even one puts
+/// the rows of a tile into few sets of the cache.
+constexpr int64_t ScratchStride(int64_t columns) {
+  return ((columns + kTileColumns - 1) / kTileColumns | 1) * kTileColumns;
+}
+
+/// Elements of scratch memory for one call, forward or backward.
+int64_t AttentionScratchSize(int64_t seq, int64_t head_dim);
 
 /// output = silu(gate) * up (arXiv:2002.05202).
 template <typename T>
@@ -102,8 +117,8 @@ template <typename T>
 struct CpuKernels {
   void (*norm)(const NormRows<T>&);
   void (*norm_grad)(const NormGradRows<T>&);
-  void (*rotate)(const RotateRows<T>&);
-  void (*unrotate)(const UnrotateRows<T>&);
+  void (*attention)(const AttentionHeads<T>&);
+  void (*attention_grad)(const AttentionGradHeads<T>&);
   void (*swiglu)(const SwiGluRows<T>&);
   void (*swiglu_grad)(const SwiGluGradRows<T>&);
   void (*cross_entropy)(const CrossEntropyRows<T>&);

@@ -1,0 +1,110 @@
+#include "worker/trainer/model/kernels/cpu_kernels.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <random>
+#include <vector>
+
+namespace normlab::trainer {
+
+extern const CpuKernels<float> kBaselineFloat;
+
+namespace {
+
+std::vector<float> Random(int64_t count, float scale = 1) {
+  std::mt19937 generator(static_cast<uint32_t>(count));
+  std::normal_distribution<float> normal(0, scale);
+  std::vector<float> values(static_cast<size_t>(count));
+  for (float& value : values) value = normal(generator);
+  return values;
+}
+
+void ExpectNear(const std::vector<float>& actual, const std::vector<float>& expected) {
+  for (size_t i = 0; i < expected.size(); ++i) ASSERT_NEAR(actual[i], expected[i], 1e-5 * (1 + std::abs(expected[i])));
+}
+
+// Machines differ in which kernels they pick: those that this one does not pick must work all the same.
+class BaselineKernelsTest : public ::testing::Test {
+ protected:
+  const CpuKernels<float>& chosen_ = Kernels<float>();
+  const CpuKernels<float>& baseline_ = kBaselineFloat;
+};
+
+TEST_F(BaselineKernelsTest, SwiGluEqualsThatOfTheChosenKernels) {
+  const int64_t rows = 3, dim = 37;
+  const auto run = [&](const CpuKernels<float>& kernels) {
+    std::vector<float> gate_up = Random(rows * 2 * dim, 5), output(rows * dim), grad = Random(rows * dim);
+    kernels.swiglu({rows, dim, gate_up.data(), output.data()});
+    kernels.swiglu_grad({rows, dim, gate_up.data(), grad.data()});
+    output.insert(output.end(), gate_up.begin(), gate_up.end());
+    output.insert(output.end(), grad.begin(), grad.end());
+    return output;
+  };
+  ExpectNear(run(baseline_), run(chosen_));
+}
+
+TEST_F(BaselineKernelsTest, NormEqualsThatOfTheChosenKernels) {
+  const int64_t rows = 3, dim = 37;
+  const std::vector<float> residual = Random(rows * dim), gain = Random(dim), grad = Random(rows * dim, 2);
+  const auto run = [&](const CpuKernels<float>& kernels) {
+    std::vector<float> x = Random(rows * dim), y(rows * dim), inv_rms(rows), grad_x(rows * dim), grad_gain(dim);
+    kernels.norm({.rows = rows,
+                  .dim = dim,
+                  .residual = residual.data(),
+                  .residual_scale = 1.5,
+                  .branch = x.data(),
+                  .sum = x.data(),
+                  .gain = gain.data(),
+                  .output_scale = 0.5,
+                  .eps = 1e-6,
+                  .output = y.data(),
+                  .inv_rms = inv_rms.data()});
+    kernels.norm_grad(
+        {rows, dim, grad.data(), x.data(), inv_rms.data(), gain.data(), 0.5, nullptr, grad_x.data(), grad_gain.data()});
+    for (const auto* part : {&x, &grad_x, &grad_gain}) y.insert(y.end(), part->begin(), part->end());
+    return y;
+  };
+  ExpectNear(run(baseline_), run(chosen_));
+}
+
+TEST_F(BaselineKernelsTest, AttentionEqualsThatOfTheChosenKernels) {
+  const int64_t seq = 21, heads = 2, dim = 10, batch = 2, size = batch * seq * heads * dim;
+  const std::vector<float> cosine(seq * dim / 2, 0.6f), sine(seq * dim / 2, 0.8f), qkv = Random(3 * size);
+  const std::vector<float> grad_context = Random(size);
+  const auto run = [&](const CpuKernels<float>& kernels) {
+    std::vector<float> context(size), logsumexp(batch * heads * seq), grad_qkv(3 * size);
+    std::vector<float> scratch(AttentionScratchSize(seq, dim));
+    const AttentionHeads<float> all = {0,
+                                       batch * heads,
+                                       seq,
+                                       heads,
+                                       dim,
+                                       cosine.data(),
+                                       sine.data(),
+                                       qkv.data(),
+                                       context.data(),
+                                       logsumexp.data(),
+                                       scratch.data()};
+    kernels.attention(all);
+    kernels.attention_grad({all, grad_context.data(), grad_qkv.data()});
+    context.insert(context.end(), grad_qkv.begin(), grad_qkv.end());
+    return context;
+  };
+  ExpectNear(run(baseline_), run(chosen_));
+}
+
+TEST_F(BaselineKernelsTest, CrossEntropyEqualsThatOfTheChosenKernels) {
+  const std::vector<int64_t> targets = {3, 0, 32};
+  const auto run = [&](const CpuKernels<float>& kernels) {
+    std::vector<float> logits = Random(3 * 33, 10);
+    double sum = 0;
+    kernels.cross_entropy({3, 33, logits.data(), targets.data(), true, 0.5, &sum});
+    logits.push_back(static_cast<float>(sum));
+    return logits;
+  };
+  ExpectNear(run(baseline_), run(chosen_));
+}
+
+}  // namespace
+}  // namespace normlab::trainer

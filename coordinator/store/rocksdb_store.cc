@@ -2,14 +2,20 @@
 
 #include <fmt/format.h>
 #include <rocksdb/db.h>
+#include <rocksdb/env.h>
 #include <rocksdb/options.h>
 #include <rocksdb/write_batch.h>
 #include <sys/statvfs.h>
 
 #include <algorithm>
+#include <array>
+#include <cstdarg>
+#include <cstdio>
 #include <filesystem>
+#include <memory>
 #include <utility>
 
+#include "common/log.h"
 #include "common/status.h"
 #include "coordinator/store/record_store.h"
 
@@ -43,6 +49,22 @@ absl::Status ToStatus(const rocksdb::Status& status, const std::string& folder, 
   return absl::InternalError(fmt::format("cannot {} {}: {} ({})", doing, folder, text, FreeSpace(folder)));
 }
 
+/// Sends RocksDB's warnings and errors to the daemon's log. Its own log file lies on the database's disk, and when that
+/// disk is full, Debian's RocksDB (built with assertions) aborts at the second write to the log file, before the failed
+/// commit can be reported.
+class WarningLog final : public rocksdb::Logger {
+ public:
+  WarningLog() : Logger(rocksdb::InfoLogLevel::WARN_LEVEL) {}
+
+  using Logger::Logv;
+  void Logv(const char* format, va_list arguments) override {
+    std::array<char, 1024> text;
+    std::vsnprintf(text.data(), text.size(), format, arguments);
+    spdlog::warn("rocksdb: {}", text.data());
+  }
+  void LogHeader(const char*, va_list) override {}  // Hundreds of lines of options at each start.
+};
+
 rocksdb::DBOptions DatabaseOptions() {
   rocksdb::DBOptions options;
   options.create_if_missing = true;
@@ -56,8 +78,7 @@ rocksdb::DBOptions DatabaseOptions() {
   options.recycle_log_file_num = 0;  // With recycled logs an old record can look like damage at the end.
   // Tables that rarely change would otherwise keep every log file alive.
   options.max_total_wal_size = 64 << 20;
-  options.keep_log_file_num = 5;
-  options.max_log_file_size = 8 << 20;
+  options.info_log = std::make_shared<WarningLog>();
   return options;
 }
 

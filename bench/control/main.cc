@@ -33,8 +33,8 @@ struct Options {
   std::string coordinator;
   std::string folder;
   std::string json;
-  int rounds = 5;
-  double round_seconds = 1;
+  int rounds = 12;
+  double round_seconds = 0.4;
   int clients = 64;
   int workers = 1000;
   int assignments = 300;

@@ -15,6 +15,7 @@ import pathlib
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -231,7 +232,7 @@ class Cluster:
 
     def cli(self, *arguments, check=True, timeout=TIMEOUT_SECONDS):
         """Runs `normlab` against this cluster."""
-        env = dict(os.environ, NORMLAB_COORDINATOR=self.grpc or "", HOME=str(self.root), USER="tester")
+        env = dict(os.environ, NORMLAB_SERVER=self.grpc or "", HOME=str(self.root), USER="tester")
         done = subprocess.run([NORMLAB, *map(str, arguments)], capture_output=True, text=True, timeout=timeout, env=env,
                               cwd=self.root)
         if check and done.returncode != 0:
@@ -263,7 +264,7 @@ class Cluster:
             for index in range(40):
                 lines = [" ".join(chance.choices(words, k=10)) + "." for _ in range(30)]
                 (source / f"{index:02}.txt").write_text("\n".join(lines) + "\n")
-        self.cli("data", "prepare", "--input", source, "--output", self.data_root / name, "--vocab-size", 300)
+        self.cli("data", "prepare", "--out", self.data_root / name, "--vocab-size", 300, source)
         return self.data_root / name
 
     # --- What the tests look at ---
@@ -369,6 +370,13 @@ class Cluster:
     def scrape(self, address, path="/metrics"):
         with urllib.request.urlopen(f"http://{address}{path}", timeout=10) as answer:
             return answer.read().decode()
+
+
+def free_address():
+    """A loopback address that nothing listens on, for the programs that do not take port 0."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
 
 
 def file_digest(path):

@@ -150,7 +150,7 @@ class FullDiskTest(unittest.TestCase):
     def submit(self, name, acknowledged):
         answer = self.cluster.rpc("ExperimentService/CreateExperiment",
                                   {"spec": experiment_spec(name, matrix={"seed": list(range(200))}),
-                                   "request_id": name, "owner": "x"})
+                                   "request_id": name.replace(" ", "-"), "owner": "x"})
         acknowledged[name] = answer["run_ids"][0]
 
     def fill_disk(self):

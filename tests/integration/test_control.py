@@ -55,8 +55,9 @@ class ControlTest(cluster.ClusterTest):
     def test_cancel_while_running_then_requeue_resumes_then_from_scratch_starts_again(self):
         [run_id] = self.cluster.submit(self.endless("running", report={"checkpoint_every_steps": 50}))
         self.cluster.wait_step(run_id, 60)
+        request = {"selector": {"run_ids": [run_id]}, "actor": "x", "request_id": "early"}
         with self.assertRaises(RpcError) as caught:
-            self.cluster.rpc("RunService/RequeueRuns", {"selector": {"run_ids": [run_id]}, "request_id": "early"})
+            self.cluster.rpc("RunService/RequeueRuns", request)
         self.assertEqual(caught.exception.code, FAILED_PRECONDITION)
         self.assertIn(run_id, caught.exception.message)
         refused = self.cluster.cli("requeue", run_id, check=False)

@@ -107,7 +107,7 @@ class Submits:
             while not self.is_over.is_set():
                 try:
                     answer = self.cluster.rpc("ExperimentService/CreateExperiment",
-                                              {"spec": spec, "request_id": name, "owner": "x"})
+                                              {"spec": spec, "request_id": f"fire-{number}", "owner": "x"})
                     self.acknowledged[name] = answer["run_ids"][0]
                     break
                 except RpcError:  # The coordinator is down: try the same request again.

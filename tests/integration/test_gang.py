@@ -32,7 +32,8 @@ class GangTest(cluster.ClusterTest):
 
     def test_restarts_as_a_whole_when_one_rank_dies(self):
         steps = 300
-        spec = experiment_spec("fragile", steps, slow=True, report={"checkpoint_every_steps": 50}, resources={"workers": 2})
+        spec = experiment_spec("fragile", steps, slow=True, report={"checkpoint_every_steps": 50},
+                               resources={"workers": 2})
         [run_id] = self.cluster.submit(spec)
         self.cluster.wait_step(run_id, 120)
         self.assertEqual(len(self.cluster.run(run_id)["workers"]), 2)

@@ -5,13 +5,13 @@ import signal
 import unittest
 
 import cluster
-from cluster import Cluster, Daemon, experiment_spec
+from cluster import Cluster, Daemon, experiment_spec, free_address
 
 PROGRAMS = ("normlab-coordinator", "normlab-worker", "normlab-train")
 ENDLESS = 10_000_000
 
 
-class OrphanTest(unittest.TestCase):
+class AgentTest(unittest.TestCase):
     def setUp(self):
         self.cluster = Cluster()
         self.addCleanup(self.cluster.stop)
@@ -34,6 +34,16 @@ class OrphanTest(unittest.TestCase):
         run = self.cluster.wait_state(run_id, "QUEUED")
         self.assertEqual(run["failures"], 0)
         self.assertGreaterEqual(int(run["progress"]["checkpoint"]["step"]), 30)
+
+
+class UpTest(unittest.TestCase):
+    def setUp(self):
+        self.cluster = Cluster()
+        self.addCleanup(self.cluster.stop)
+        self.root = self.cluster.root / "up"
+        self.cluster.data_root = self.root / "data"
+        self.cluster.prepare_dataset()
+        self.address = free_address()
 
     def test_nothing_outlives_up(self):
         up = self.start_up()
@@ -59,16 +69,12 @@ class OrphanTest(unittest.TestCase):
         self.assertEqual(history[99]["attempt"], 1, "what was done is not done again")
 
     def start_up(self):
-        """`normlab up` with its files below this test's folder; the cluster then talks to its coordinator."""
-        folder = self.cluster.root / "up"
-        up = Daemon("up", [cluster.NORMLAB, "up", "--dir", folder, "--data-root", self.cluster.data_root,
-                           "--workers", 1, "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"],
-                    self.cluster.root / "up.log").start()
+        """`normlab up` with everything below one folder; the cluster then talks to its coordinator."""
+        up = Daemon("up", [cluster.NORMLAB, "up", "--root", self.root, "--workers", 1, "--threads", 1,
+                           "--listen", self.address, "--http", "127.0.0.1:0"], self.cluster.root / "up.log")
         self.cluster.daemons.append(up)
-        self.cluster.coordinator = up
-        self.cluster.coordinator_folder = folder / "coordinator"
-        address = cluster.wait_for(self.cluster._read_address, "up writes its addresses")
-        self.cluster.grpc, self.cluster.http = address["grpc"], address["http"]
+        self.cluster.coordinator = up.start()
+        self.cluster.grpc = self.address
         cluster.wait_for(self.cluster._is_serving, "the coordinator of up serves")
         return up
 

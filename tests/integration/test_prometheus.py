@@ -2,14 +2,13 @@
 
 import json
 import shutil
-import socket
 import unittest
 import urllib.error
 import urllib.parse
 import urllib.request
 
 import cluster
-from cluster import Daemon, experiment_spec
+from cluster import Daemon, experiment_spec, free_address
 
 ENDLESS = 10_000_000
 
@@ -29,9 +28,7 @@ class PrometheusTest(cluster.ClusterTest):
     def setUpClass(cls):
         super().setUpClass()
         config = cls.cluster.write("prometheus.yml", CONFIG.format(http=cls.cluster.http))
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            cls.address = f"127.0.0.1:{free.getsockname()[1]}"
+        cls.address = free_address()
         cls.prometheus = Daemon("prometheus", [
             shutil.which("prometheus"), f"--config.file={config}", f"--web.listen-address={cls.address}",
             f"--storage.tsdb.path={cls.cluster.root / 'tsdb'}", "--log.level=warn"],

@@ -37,9 +37,9 @@ class ReflectionTest(unittest.TestCase):
                                 ("RunService/ListEvents", {"run_id": "exp-0009.01"}),
                                 ("RunService/GetMetrics", {"run_id": "exp-0009.01"}),
                                 ("RunService/StreamLogs", {"run_id": "exp-0009.01"}),
-                                ("RunService/CancelRuns", {"selector": {"experiment_id": "exp-0009"}}),
+                                ("RunService/CancelRuns", {"selector": {"experiment_id": "exp-0009"}, "actor": "x"}),
                                 ("RunService/RequeueRuns", {"selector": {"experiment_id": "exp-0009"},
-                                                            "request_id": "r"})):
+                                                            "actor": "x", "request_id": "r"})):
             with self.subTest(method), self.assertRaises(cluster.RpcError) as caught:
                 self.cluster.rpc(method, request)
             self.assertEqual(caught.exception.code, not_found, caught.exception)

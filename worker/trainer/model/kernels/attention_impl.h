@@ -126,10 +126,13 @@ struct Scratch {
   }
 };
 
-/// Scores that a query may not see; far enough below any other for exp, and no infinity whose difference is NaN.
+/// Before exp; no infinity, whose difference to another is NaN.
+constexpr float kHiddenScore = -1e30f;
+
+/// Overwrites what belongs to keys behind the query, up to `limit`.
 template <typename T>
-inline void HideFuture(T* scores, int64_t query, int64_t limit, T value) {
-  for (int64_t i = query + 1; i < limit; ++i) scores[i] = value;
+inline void HideFuture(T* row, int64_t query, int64_t limit, T value) {
+  for (int64_t key = query + 1; key < limit; ++key) row[key] = value;
 }
 
 template <typename T>
@@ -156,7 +159,7 @@ void AttendHead(const AttentionHeads<T>& a, int64_t head) {
     T inverse_sum[kTileRows];
     for (int64_t m = 0; m < kTileRows; ++m) {
       T* row = scores + m * by_seq;
-      HideFuture<T>(row, first + m, limit, -1e30f);
+      HideFuture<T>(row, first + m, limit, kHiddenScore);
       T largest = row[0];
 #pragma omp simd reduction(max : largest)
       for (int64_t i = 0; i < limit; ++i) largest = row[i] > largest ? row[i] : largest;
@@ -229,7 +232,7 @@ void AttendHeadGrad(const AttentionGradHeads<T>& grad, int64_t head) {
         T dot = 0;
 #pragma omp simd reduction(+ : dot)
         for (int64_t i = 0; i < dim; ++i) dot += grad_output[row * by_dim + i] * context[i];
-        HideFuture<T>(p, row, limit, -1e30f);
+        HideFuture<T>(p, row, limit, kHiddenScore);
 #pragma omp simd
         for (int64_t i = 0; i < limit; ++i) {
           p[i] = Exp(p[i] - logsumexp);

@@ -6,9 +6,9 @@
 #include <thread>
 
 #include "common/testing/fake_clock.h"
+#include "coordinator/service/testing/sample_commands.h"
 #include "coordinator/store/memory_store.h"
 #include "coordinator/store/testing/faulty_store.h"
-#include "coordinator/testing/sample_commands.h"
 
 namespace normlab {
 namespace {

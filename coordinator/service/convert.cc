@@ -83,7 +83,7 @@ absl::StatusOr<engine::Report> ToReport(const v1::TrainerEvent& event) {
       return engine::RendezvousOpen{.address = event.rendezvous_open().address()};
     case v1::TrainerEvent::kStarted:
       return engine::RankStarted{.first_step = event.started().first_step(),
-                                 .resumed_from = event.started().resumed_from()};
+                                 .resumed_from = Cut(event.started().resumed_from(), kLabelBytesMax)};
     case v1::TrainerEvent::kStep: {
       const v1::StepReport& step = event.step();
       return engine::StepReported{.step = step.step(),
@@ -103,17 +103,21 @@ absl::StatusOr<engine::Report> ToReport(const v1::TrainerEvent& event) {
     }
     case v1::TrainerEvent::kCheckpoint:
       return engine::CheckpointReported{.checkpoint = {.step = event.checkpoint().step(),
-                                                       .name = event.checkpoint().name(),
+                                                       .name = Cut(event.checkpoint().name(), kLabelBytesMax),
                                                        .bytes = event.checkpoint().bytes()}};
-    case v1::TrainerEvent::kLog:
-      return engine::LogReported{.payload = event.log().SerializeAsString()};
+    case v1::TrainerEvent::kLog: {
+      v1::LogLine line = event.log();
+      line.set_text(Cut(line.text(), kWordsBytesMax));
+      return engine::LogReported{.payload = line.SerializeAsString()};
+    }
     case v1::TrainerEvent::kFinished:
       return engine::TrainerFinished{.step = event.finished().step(), .diverged = event.finished().diverged()};
     case v1::TrainerEvent::kStopped:
       return engine::TrainerStopped{.step = event.stopped().step()};
     case v1::TrainerEvent::kFailed:
-      return engine::TrainerFailed{
-          .message = event.failed().message(), .step = event.failed().step(), .retryable = event.failed().retryable()};
+      return engine::TrainerFailed{.message = Cut(event.failed().message(), kWordsBytesMax),
+                                   .step = event.failed().step(),
+                                   .retryable = event.failed().retryable()};
     case v1::TrainerEvent::EVENT_NOT_SET:
       break;
   }
@@ -123,7 +127,7 @@ absl::StatusOr<engine::Report> ToReport(const v1::TrainerEvent& event) {
 engine::Report ToReport(const v1::TrainerExit& exit) {
   return engine::TrainerExited{.code = exit.has_code() ? std::optional(exit.code()) : std::nullopt,
                                .signal = exit.has_signal() ? std::optional(exit.signal()) : std::nullopt,
-                               .detail = exit.detail()};
+                               .detail = Cut(exit.detail(), kWordsBytesMax)};
 }
 
 struct ToCoordinatorMessage {
@@ -170,6 +174,13 @@ absl::Status CheckText(const std::string& field, const std::string& value, size_
   if (value.size() <= bytes_max) return absl::OkStatus();
   return absl::InvalidArgumentError(
       fmt::format("{}: has {} bytes, at most {} are allowed", field, value.size(), bytes_max));
+}
+
+std::string Cut(const std::string& text, size_t bytes_max) {
+  if (text.size() <= bytes_max) return text;
+  size_t end = bytes_max;
+  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;
+  return text.substr(0, end);
 }
 
 absl::StatusOr<ExperimentId> ParseExperimentId(const std::string& field, const std::string& text) {

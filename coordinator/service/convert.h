@@ -22,6 +22,10 @@ absl::Status CheckName(const std::string& field, const std::string& value);
 /// At most `bytes_max` bytes of UTF-8.
 absl::Status CheckText(const std::string& field, const std::string& value, size_t bytes_max);
 
+/// The first `bytes_max` bytes at most, without a torn character at the end: a string that is no UTF-8 could be stored
+/// but not read again.
+std::string Cut(const std::string& text, size_t bytes_max);
+
 absl::StatusOr<ExperimentId> ParseExperimentId(const std::string& field, const std::string& text);
 absl::StatusOr<RunId> ParseRunId(const std::string& field, const std::string& text);
 /// Its runs are in order, each once.

@@ -4,7 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "coordinator/service/listen_address.h"
-#include "coordinator/testing/sample_commands.h"
+#include "coordinator/service/testing/sample_commands.h"
 
 namespace normlab::service {
 namespace {
@@ -86,6 +86,12 @@ TEST(ReportTest, TellsASignalFromACode) {
   const auto& exited = std::get<engine::TrainerExited>(command->report);
   EXPECT_EQ(exited.signal, 9);
   EXPECT_FALSE(exited.code.has_value());
+}
+
+TEST(ReportTest, CutsLongWordsBetweenCharacters) {
+  EXPECT_EQ(Cut("ab\xc3\xa4", 3), "ab");
+  EXPECT_EQ(Cut("ab\xc3\xa4", 4), "ab\xc3\xa4");
+  EXPECT_EQ(Cut("abcd", 3), "abc");
 }
 
 TEST(ListenAddressTest, TakesOnlyTheLoopback) {

@@ -23,6 +23,8 @@ inline constexpr int kLogLinesPerRead = 500;
 inline constexpr size_t kIdBytesMax = 128;
 inline constexpr size_t kReasonBytesMax = 1024;
 inline constexpr size_t kLabelBytesMax = 256;
+/// What a trainer says in words is cut here, not refused: its run has to go on.
+inline constexpr size_t kWordsBytesMax = 16 << 10;
 inline constexpr int kLabelsMax = 32;
 inline constexpr int kSelectorRunsMax = 10'000;
 inline constexpr int kHelloRunningMax = 64;

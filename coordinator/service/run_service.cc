@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <iterator>
 #include <optional>
 
 #include "common/status.h"
@@ -134,7 +135,13 @@ grpc::ServerUnaryReactor* RunService::ListEvents(grpc::CallbackServerContext* co
   if (!id.ok()) return FinishNow(context, id.status());
   auto events = store_.Events(*id);
   if (!events.ok()) return FinishNow(context, events.status());
-  response->mutable_events()->Assign(events->begin(), events->end());
+  // A run that was requeued again and again can have more than one answer takes: the newest matter.
+  auto first = events->end();
+  for (size_t bytes = 0; first != events->begin(); --first) {
+    bytes += std::prev(first)->ByteSizeLong();
+    if (bytes > kPageBytesMax) break;
+  }
+  response->mutable_events()->Assign(first, events->end());
   return FinishFromState(context, engine_, [id = *id](const View& view) { return CheckExists(view, id); });
 }
 

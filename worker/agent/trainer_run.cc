@@ -2,8 +2,10 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
+#include <climits>
 #include <cstring>
 #include <utility>
 
@@ -21,6 +23,8 @@ constexpr size_t kTailLineBytesMax = 500;
 constexpr size_t kReadBytes = 64 << 10;
 // Per call and pipe, so that a trainer which never stops talking cannot keep the agent from its heartbeats.
 constexpr int kReadsMax = 16;
+// A trainer that hangs in its destructors would keep its worker, and the end of its run, for ever.
+constexpr absl::Duration kLastWordGrace = absl::Seconds(60);
 // How often to look whether the last descendants of an ended trainer are gone.
 constexpr absl::Duration kEndingPoll = absl::Milliseconds(10);
 
@@ -73,6 +77,11 @@ TrainerRun::TrainerRun(std::unique_ptr<Child> child, const PreparedAttempt& prep
 std::vector<v1::TrainerEvent> TrainerRun::Step() {
   std::vector<v1::TrainerEvent> events;
   if (exit_) return events;
+  if (clock_->SteadyNow() >= end_due_) {
+    end_due_ = absl::InfiniteFuture();
+    Stop(absl::ZeroDuration(),
+         fmt::format("it had said its last word {} before and did not end", absl::FormatDuration(kLastWordGrace)));
+  }
   if (kill_at_ && !is_killed_ && clock_->SteadyNow() >= *kill_at_) {
     spdlog::warn("trainer {} is killed ({})", child_->pid(), stop_reason_);
     is_killed_ = true;
@@ -165,6 +174,7 @@ void TrainerRun::OnEventLine(std::string_view line, bool is_cut, std::vector<v1:
     case v1::TrainerEvent::kStopped:
     case v1::TrainerEvent::kFailed:
       last_word_ = parsed.event.event_case();
+      end_due_ = clock_->SteadyNow() + kLastWordGrace;
       break;
     default:
       break;
@@ -205,7 +215,7 @@ void TrainerRun::AddPollFds(std::vector<pollfd>& fds) const {
 
 absl::Time TrainerRun::NextDeadline() const {
   if (exit_) return absl::InfinitePast();
-  absl::Time next = kill_at_ && !is_killed_ ? *kill_at_ : absl::InfiniteFuture();
+  absl::Time next = kill_at_ && !is_killed_ ? std::min(*kill_at_, end_due_) : end_due_;
   if (child_->is_ending()) next = std::min(next, clock_->SteadyNow() + kEndingPoll);
   return next;
 }

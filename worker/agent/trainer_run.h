@@ -74,6 +74,7 @@ class TrainerRun {
   bool is_killed_ = false;
   std::string stop_reason_;
   v1::TrainerEvent::EventCase last_word_ = v1::TrainerEvent::EVENT_NOT_SET;  // finished, stopped or failed.
+  absl::Time end_due_ = absl::InfiniteFuture();  // After its last word, a process has nothing more to do.
   std::optional<v1::TrainerExit> exit_;
 };
 

@@ -149,6 +149,16 @@ TEST_F(TrainerRunTest, IsStoppedEvenIfItIsFrozen) {
   EXPECT_EQ(run_->exit()->signal(), SIGKILL);
 }
 
+TEST_F(TrainerRunTest, IsKilledIfItHangsAfterItsLastWord) {
+  Start(std::string("echo '{\"finished\":{\"step\":3}}'\n") + kReadyAndWait);
+  StepUntilLog("ready");
+  clock_.Advance(absl::Seconds(60));
+  StepUntilExit();
+  EXPECT_EQ(run_->exit()->signal(), SIGKILL);
+  EXPECT_THAT(run_->exit()->detail(), HasSubstr("did not end"));
+  EXPECT_EQ(run_->exit_reason(), ExitReason::kFinished);
+}
+
 /// Whether the process is there, zombies included.
 bool Exists(pid_t pid) { return kill(pid, 0) == 0; }
 

@@ -75,15 +75,15 @@ void InstallSignalHandlers() {
 }
 
 void TuneProcess(int threads) {
-  // Activations of one step are freed and wanted again in the next. glibc would give large ones back to the kernel each
-  // time and take page faults again.
+  // Activations of one step are freed and wanted again in the next; glibc may give large ones back to the kernel each
+  // time. Measured at 12 layers of hidden 128: a third of the page faults, 1% of the time.
   mallopt(M_MMAP_MAX, 0);
   mallopt(M_TRIM_THRESHOLD, INT_MAX);
   mallopt(M_TOP_PAD, 64 << 20);
   at::set_num_interop_threads(1);
   at::set_num_threads(threads);
-  // Before the first parallel region, so that its threads inherit it. Adam's second moments of rare tokens become
-  // denormal, and each is then 100 times slower.
+  // Before the first parallel region, so that its threads inherit it: moments of rare tokens decay into denormals,
+  // which some processors add and multiply in microcode.
   at::globalContext().setFlushDenormal(true);
 }
 

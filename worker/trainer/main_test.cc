@@ -203,9 +203,11 @@ TEST_F(ProgramTest, AGangHasTheLossesOfOneProcessWithTheSameBatch) {
   Process alone(Arguments(Spec("alone")));
   const std::vector<json> expected = alone.Rest();
 
-  Process first(Arguments(Rank(Spec("gang"), 0)));
+  TrainerSpec gang = Spec("gang");
+  gang.run.train.micro_batch_size = 1;  // Two micro batches per rank, synchronized once.
+  Process first(Arguments(Rank(gang, 0)));
   const std::string address = first.Await("rendezvous_open")["address"];
-  Process second(Arguments(Rank(Spec("gang"), 1, address)));
+  Process second(Arguments(Rank(gang, 1, address)));
   const std::vector<json> events = first.Rest();
   EXPECT_EQ(events.back(), expected.back());
   const std::map<int64_t, double> losses = Losses(events);

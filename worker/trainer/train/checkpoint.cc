@@ -58,6 +58,12 @@ class TemporaryFolder {
   bool is_kept_ = false;
 };
 
+uint64_t ArrayBytes(const std::vector<NamedArray>& arrays) {
+  uint64_t bytes = 0;
+  for (const NamedArray& array : arrays) bytes += array.values.size_bytes();
+  return bytes;
+}
+
 ordered_json StateJson(const CheckpointContent& content, const FileDigest& model, const FileDigest& optimizer) {
   const auto entry = [](const FileDigest& digest) {
     return ordered_json{{"bytes", digest.bytes}, {"sha256", digest.sha256}};
@@ -173,6 +179,20 @@ std::optional<VerifiedCheckpoint> CheckpointFolder::FindNewest(EventSink& events
 
 CheckpointSaved CheckpointFolder::Write(const CheckpointContent& content) {
   const CheckpointName name{.step = content.step, .attempt = options_.attempt};
+  uint64_t bytes = 0;
+  try {
+    bytes = WriteFolder(name, content);
+  } catch (const FileError& error) {
+    throw std::runtime_error(
+        fmt::format("checkpoint {} ({} bytes of arrays) was not saved, earlier ones are intact: {}", name.ToText(),
+                    ArrayBytes(content.model) + ArrayBytes(content.optimizer), error.what()));
+  }
+  damaged_.erase(name);
+  RemoveOld(name);
+  return {.step = content.step, .name = name.ToText(), .bytes = static_cast<int64_t>(bytes)};
+}
+
+uint64_t CheckpointFolder::WriteFolder(const CheckpointName& name, const CheckpointContent& content) const {
   TemporaryFolder folder(options_.path / (std::string(kTemporaryPrefix) + name.ToText()));
   const FileDigest model = WriteSafetensors(folder.path() / kModelFile, content.model);
   const FileDigest optimizer = WriteSafetensors(folder.path() / kOptimizerFile, content.optimizer);
@@ -181,11 +201,7 @@ CheckpointSaved CheckpointFolder::Write(const CheckpointContent& content) {
   state_file.Write(state.data(), state.size());
   state_file.Close();
   folder.KeepAs(options_.path / name.ToText());
-  damaged_.erase(name);
-  RemoveOld(name);
-  return {.step = content.step,
-          .name = name.ToText(),
-          .bytes = static_cast<int64_t>(model.bytes + optimizer.bytes + state_file.size())};
+  return model.bytes + optimizer.bytes + state.size();
 }
 
 std::vector<CheckpointName> CheckpointFolder::ListNewestFirst() const {

@@ -77,11 +77,12 @@ class CheckpointFolder {
   /// `events` that names the file and what is wrong.
   std::optional<VerifiedCheckpoint> FindNewest(EventSink& events);
 
-  /// Writes a checkpoint, durable when this returns, and then removes all but the newest ones. On error (FileError with
-  /// path and bytes, such as a full disk) nothing of it is left and the earlier ones are untouched.
+  /// Writes a checkpoint, durable when this returns, and then removes all but the newest ones. On error, such as a full
+  /// disk, throws std::runtime_error with path and bytes; nothing of it is left and the earlier ones are untouched.
   CheckpointSaved Write(const CheckpointContent& content);
 
  private:
+  uint64_t WriteFolder(const CheckpointName& name, const CheckpointContent& content) const;
   std::vector<CheckpointName> ListNewestFirst() const;
   void RemoveOld(const CheckpointName& newest) const;
 

@@ -169,7 +169,7 @@ Trainer::StepResult Trainer::TrainStep(int64_t step) {
   const int64_t num_micros = local_batch_ / micro_batch_;
   const bool are_layers_due = gang_.is_first() && IsDue(step, spec_.run.report.layers_every_steps);
   LayerForwardStats stats;
-  double loss_sum = 0;
+  at::Tensor loss_sum = at::zeros({}, at::kDouble);  // Read once per update, with what the ranks agree on.
   grad_sync_.ZeroGradients();
   for (int64_t micro = 0; micro < num_micros; ++micro) {
     const bool is_last = micro + 1 == num_micros;
@@ -178,12 +178,13 @@ Trainer::StepResult Trainer::TrainStep(int64_t step) {
     if (is_last) grad_sync_.ExpectLastBackward();
     // Scaled here, so that the sum over micro batches and ranks is the mean over the whole batch.
     loss.backward(at::full({}, 1.0 / static_cast<double>(num_micros * gang_.world_size()), at::kFloat));
-    loss_sum += loss.item<double>();
+    loss_sum += loss.detach();
   }
   grad_sync_.Finish();
 
   // One small sum carries all that the ranks must agree on before the weights change.
-  const at::Tensor shared = at::tensor({loss_sum, stop_requested_.load() ? 1.0 : 0.0}, at::kDouble);
+  const at::Tensor stop_votes = at::full({}, stop_requested_.load() ? 1.0 : 0.0, at::kDouble);
+  const at::Tensor shared = at::stack({loss_sum, stop_votes});
   gang_.Sum(shared);
   StepResult result{.loss = shared[0].item<double>() / static_cast<double>(num_micros * gang_.world_size()),
                     .lr = LearningRate(spec_.run.train, step),

@@ -59,6 +59,10 @@ absl::StatusOr<std::vector<ExpandedRun>> ExpandMatrix(const v1::ExperimentSpec& 
 /// mapping says, 64-bit integers are strings ("steps": "1000").
 std::string ToTrainerJson(const v1::TrainerSpec& spec);
 
+/// The YAML of an ExperimentSpec or RunSpec (or a part of one); what ParseExperimentYaml reads as the same spec. Fields
+/// that are not set are left out.
+std::string ToYaml(const google::protobuf::Message& spec);
+
 /// SHA-256 in hex over a deterministic serialization: equal messages (maps in any order) give equal digests.
 std::string SpecDigest(const google::protobuf::Message& spec);
 

@@ -181,5 +181,17 @@ TEST(SpecYamlTest, AliasesAreReadAsWhatTheyStandFor) {
   EXPECT_EQ(spec->labels().at("b"), "x");
 }
 
+TEST(SpecYamlTest, WhatIsPrintedIsReadAsTheSameSpec) {
+  const auto spec = ParseExperimentYaml(std::string(kGood) + R"(labels: {a: "1", b: "true", c: "x: y", d: ""}
+description: "two\nlines"
+matrix: {norm.scheme: [lns, pre_ln], train.lr: [0.001, 1e-5], norm.final_norm: [true, false]}
+)",
+                                        "e.yaml");
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  const auto again = ParseExperimentYaml(ToYaml(*spec), "again.yaml");
+  ASSERT_TRUE(again.ok()) << again.status() << "\n" << ToYaml(*spec);
+  EXPECT_EQ(SpecDigest(*again), SpecDigest(*spec));
+}
+
 }  // namespace
 }  // namespace normlab

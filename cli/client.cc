@@ -1,0 +1,173 @@
+#include "cli/client.h"
+
+#include <array>
+#include <random>
+
+#include "absl/time/clock.h"
+#include "common/status.h"
+#include "fmt/format.h"
+#include "grpcpp/create_channel.h"
+#include "grpcpp/security/credentials.h"
+
+namespace normlab::cli {
+namespace {
+
+constexpr absl::Duration kCallTimeout = absl::Seconds(20);
+// Long enough for a coordinator that is being restarted, short enough for one that is not there.
+constexpr std::array kRetryWaits = {absl::Milliseconds(100), absl::Milliseconds(300), absl::Seconds(1),
+                                    absl::Milliseconds(1600)};
+constexpr int kPageSize = 1000;
+
+}  // namespace
+
+std::string NewRequestId() {
+  std::random_device random;
+  return fmt::format("{:08x}{:08x}{:08x}{:08x}", random(), random(), random(), random());
+}
+
+std::shared_ptr<grpc::Channel> MakeChannel(const std::string& server) {
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 30'000);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10'000);
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1'000);
+  // Two clients of one process must not share a connection in backoff.
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  arguments.SetMaxReceiveMessageSize(256 << 20);
+  return grpc::CreateCustomChannel(server, grpc::InsecureChannelCredentials(), arguments);
+}
+
+Client::Client(std::string server, std::function<void(const std::string&)> on_retry)
+    : server_(std::move(server)), on_retry_(std::move(on_retry)) {
+  const auto channel = MakeChannel(server_);
+  experiments_ = v1::ExperimentService::NewStub(channel);
+  runs_ = v1::RunService::NewStub(channel);
+  workers_ = v1::WorkerService::NewStub(channel);
+  admin_ = v1::AdminService::NewStub(channel);
+}
+
+absl::Status Client::Explain(const grpc::Status& status) const {
+  if (status.error_code() == grpc::StatusCode::UNAVAILABLE) {
+    return absl::UnavailableError(
+        fmt::format("no coordinator answers at {} ({}): start one with `normlab up`, or name another with --server or "
+                    "NORMLAB_SERVER",
+                    server_, status.error_message()));
+  }
+  if (status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED) {
+    return absl::DeadlineExceededError(
+        fmt::format("the coordinator at {} did not answer within {}: it may be overloaded "
+                    "or cut off; try again",
+                    server_, absl::FormatDuration(kCallTimeout)));
+  }
+  return FromGrpc(status);
+}
+
+template <typename Response, typename Call>
+absl::StatusOr<Response> Client::Retry(const Call& call) {
+  for (size_t attempt = 0;; ++attempt) {
+    grpc::ClientContext context;
+    context.set_deadline(absl::ToChronoTime(absl::Now() + kCallTimeout));
+    Response response;
+    const grpc::Status status = call(&context, &response);
+    if (status.ok()) return response;
+    if (status.error_code() != grpc::StatusCode::UNAVAILABLE || attempt == kRetryWaits.size()) return Explain(status);
+    if (attempt == 1) on_retry_(fmt::format("{} does not answer; trying again", server_));
+    absl::SleepFor(kRetryWaits[attempt]);
+  }
+}
+
+absl::StatusOr<v1::CreateExperimentResponse> Client::CreateExperiment(const v1::CreateExperimentRequest& request) {
+  return Retry<v1::CreateExperimentResponse>(
+      [&](auto* context, auto* response) { return experiments_->CreateExperiment(context, request, response); });
+}
+
+absl::StatusOr<v1::Experiment> Client::GetExperiment(const std::string& id) {
+  v1::GetExperimentRequest request;
+  request.set_id(id);
+  return Retry<v1::Experiment>(
+      [&](auto* context, auto* response) { return experiments_->GetExperiment(context, request, response); });
+}
+
+absl::StatusOr<std::vector<v1::Experiment>> Client::ListExperiments() {
+  std::vector<v1::Experiment> all;
+  v1::ListExperimentsRequest request;
+  request.set_page_size(kPageSize);
+  do {
+    NORMLAB_ASSIGN_OR_RETURN(auto page, Retry<v1::ListExperimentsResponse>([&](auto* context, auto* response) {
+                               return experiments_->ListExperiments(context, request, response);
+                             }));
+    for (auto& experiment : *page.mutable_experiments()) all.push_back(std::move(experiment));
+    request.set_page_token(page.next_page_token());
+  } while (!request.page_token().empty());
+  return all;
+}
+
+absl::StatusOr<v1::Run> Client::GetRun(const std::string& id) {
+  v1::GetRunRequest request;
+  request.set_id(id);
+  return Retry<v1::Run>([&](auto* context, auto* response) { return runs_->GetRun(context, request, response); });
+}
+
+absl::StatusOr<std::vector<v1::Run>> Client::ListRuns(const v1::RunSelector& selector) {
+  std::vector<v1::Run> all;
+  v1::ListRunsRequest request;
+  *request.mutable_selector() = selector;
+  request.set_page_size(kPageSize);
+  do {
+    NORMLAB_ASSIGN_OR_RETURN(auto page, Retry<v1::ListRunsResponse>([&](auto* context, auto* response) {
+                               return runs_->ListRuns(context, request, response);
+                             }));
+    for (auto& run : *page.mutable_runs()) all.push_back(std::move(run));
+    request.set_page_token(page.next_page_token());
+  } while (!request.page_token().empty());
+  return all;
+}
+
+absl::StatusOr<v1::ChangeRunsResponse> Client::CancelRuns(const v1::CancelRunsRequest& request) {
+  return Retry<v1::ChangeRunsResponse>(
+      [&](auto* context, auto* response) { return runs_->CancelRuns(context, request, response); });
+}
+
+absl::StatusOr<v1::ChangeRunsResponse> Client::RequeueRuns(const v1::RequeueRunsRequest& request) {
+  return Retry<v1::ChangeRunsResponse>(
+      [&](auto* context, auto* response) { return runs_->RequeueRuns(context, request, response); });
+}
+
+absl::StatusOr<v1::ListEventsResponse> Client::ListEvents(const std::string& run_id) {
+  v1::ListEventsRequest request;
+  request.set_run_id(run_id);
+  return Retry<v1::ListEventsResponse>(
+      [&](auto* context, auto* response) { return runs_->ListEvents(context, request, response); });
+}
+
+absl::StatusOr<v1::ListWorkersResponse> Client::ListWorkers() {
+  return Retry<v1::ListWorkersResponse>(
+      [&](auto* context, auto* response) { return workers_->ListWorkers(context, {}, response); });
+}
+
+absl::StatusOr<v1::SetWorkerCordonResponse> Client::SetWorkerCordon(const v1::SetWorkerCordonRequest& request) {
+  return Retry<v1::SetWorkerCordonResponse>(
+      [&](auto* context, auto* response) { return admin_->SetWorkerCordon(context, request, response); });
+}
+
+absl::StatusOr<v1::Info> Client::GetInfo() {
+  grpc::ClientContext context;
+  context.set_deadline(absl::ToChronoTime(absl::Now() + absl::Seconds(5)));
+  v1::Info info;
+  const grpc::Status status = admin_->GetInfo(&context, {}, &info);
+  if (!status.ok()) return Explain(status);
+  return info;
+}
+
+std::unique_ptr<grpc::ClientReader<v1::WatchRunsResponse>> Client::WatchRuns(grpc::ClientContext* context,
+                                                                             const v1::WatchRunsRequest& request) {
+  return runs_->WatchRuns(context, request);
+}
+
+std::unique_ptr<grpc::ClientReader<v1::LogEntry>> Client::StreamLogs(grpc::ClientContext* context,
+                                                                     const v1::StreamLogsRequest& request) {
+  return runs_->StreamLogs(context, request);
+}
+
+}  // namespace normlab::cli

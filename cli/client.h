@@ -1,0 +1,70 @@
+// How the command line talks to the coordinator.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "common/grpc_status.h"
+#include "grpcpp/channel.h"
+#include "grpcpp/client_context.h"
+#include "normlab/v1/admin.grpc.pb.h"
+#include "normlab/v1/experiment.grpc.pb.h"
+#include "normlab/v1/run.grpc.pb.h"
+#include "normlab/v1/worker.grpc.pb.h"
+
+namespace normlab::cli {
+
+/// A new id for a call that must not be done twice: 128 random bits in hex.
+std::string NewRequestId();
+
+/// A channel with keepalive and short reconnects. Connects on first use.
+std::shared_ptr<grpc::Channel> MakeChannel(const std::string& server);
+
+/// One coordinator. Calls block; a call that finds it unreachable is tried again for a few seconds, which is safe
+/// because each call is idempotent or carries a request id.
+class Client {
+ public:
+  /// `on_retry` is called once per call that has to wait, with what to tell the user.
+  Client(std::string server, std::function<void(const std::string&)> on_retry);
+
+  absl::StatusOr<v1::CreateExperimentResponse> CreateExperiment(const v1::CreateExperimentRequest& request);
+  absl::StatusOr<v1::Experiment> GetExperiment(const std::string& id);
+  absl::StatusOr<std::vector<v1::Experiment>> ListExperiments();
+  absl::StatusOr<v1::Run> GetRun(const std::string& id);
+  /// All pages.
+  absl::StatusOr<std::vector<v1::Run>> ListRuns(const v1::RunSelector& selector);
+  absl::StatusOr<v1::ChangeRunsResponse> CancelRuns(const v1::CancelRunsRequest& request);
+  absl::StatusOr<v1::ChangeRunsResponse> RequeueRuns(const v1::RequeueRunsRequest& request);
+  absl::StatusOr<v1::ListEventsResponse> ListEvents(const std::string& run_id);
+  absl::StatusOr<v1::ListWorkersResponse> ListWorkers();
+  absl::StatusOr<v1::SetWorkerCordonResponse> SetWorkerCordon(const v1::SetWorkerCordonRequest& request);
+  /// One try only; for showing what answers, and for waiting until something does.
+  absl::StatusOr<v1::Info> GetInfo();
+
+  /// Streams; the caller ends them through `context`. UNAVAILABLE is not retried here.
+  std::unique_ptr<grpc::ClientReader<v1::WatchRunsResponse>> WatchRuns(grpc::ClientContext* context,
+                                                                       const v1::WatchRunsRequest& request);
+  std::unique_ptr<grpc::ClientReader<v1::LogEntry>> StreamLogs(grpc::ClientContext* context,
+                                                               const v1::StreamLogsRequest& request);
+
+  const std::string& server() const { return server_; }
+  /// `status` with the address and what to do in its message if the coordinator could not be reached.
+  absl::Status Explain(const grpc::Status& status) const;
+
+ private:
+  template <typename Response, typename Call>
+  absl::StatusOr<Response> Retry(const Call& call);
+
+  const std::string server_;
+  const std::function<void(const std::string&)> on_retry_;
+  std::unique_ptr<v1::ExperimentService::Stub> experiments_;
+  std::unique_ptr<v1::RunService::Stub> runs_;
+  std::unique_ptr<v1::WorkerService::Stub> workers_;
+  std::unique_ptr<v1::AdminService::Stub> admin_;
+};
+
+}  // namespace normlab::cli

@@ -1,0 +1,131 @@
+// normlab watch: runs live, until all have ended.
+#include <unistd.h>
+
+#include <cstdio>
+
+#include "absl/time/clock.h"
+#include "cli/commands.h"
+#include "cli/follow.h"
+#include "cli/format.h"
+#include "cli/progress_view.h"
+#include "common/status.h"
+#include "fmt/format.h"
+
+namespace normlab::cli {
+namespace {
+
+struct WatchOptions {
+  std::string id;
+};
+
+/// Shows the runs: redrawn in place on a terminal, as lines elsewhere, as JSON lines for programs.
+class Screen {
+ public:
+  Screen(std::string id, bool is_json)
+      : id_(std::move(id)), is_json_(is_json), is_live_(!is_json && IsTerminal(STDOUT_FILENO)) {
+    if (is_live_) fmt::print("\x1b[?25l");  // The cursor would flicker over the bars.
+  }
+  ~Screen() {
+    if (is_live_) fmt::print("\x1b[?25h");
+    std::fflush(stdout);
+  }
+
+  void Update(const v1::WatchRunsResponse& response) {
+    const absl::Time now = absl::Now();
+    note_.clear();
+    for (const v1::Run& run : response.runs()) {
+      runs_[RunId::Parse(run.id()).value_or(RunId{})] = run;
+      if (is_json_) fmt::print("{}\n", ToJson(run, /*is_indented=*/false));
+      if (!is_json_ && !is_live_ && filter_.ShouldPrint(run, now)) {
+        fmt::print("{}  {}\n", absl::FormatTime("%H:%M:%S", now, absl::LocalTimeZone()), DescribeRun(run));
+      }
+    }
+    if (is_live_) Draw();
+    std::fflush(stdout);
+  }
+
+  void Lost(const std::string& note) {
+    note_ = note;
+    is_live_ ? Draw() : is_json_ ? void() : fmt::print(stderr, "{}\n", note);
+    std::fflush(stdout);
+  }
+
+  const RunsById& runs() const { return runs_; }
+
+ private:
+  void Draw() {
+    const TerminalSize size = SizeOfTerminal(STDOUT_FILENO);
+    std::string title = fmt::format("{}  {}", id_, CountStates(runs_));
+    if (!note_.empty()) title += "  (" + note_ + ")";
+    const auto lines = DrawRuns(title, runs_, size.columns - 1, size.rows - 1, WantsColor(STDOUT_FILENO));
+    std::string frame;
+    if (drawn_ > 0) frame += fmt::format("\x1b[{}A", drawn_);
+    for (const std::string& line : lines) frame += line + "\x1b[K\n";
+    frame += "\x1b[J";  // Fewer lines than before, after the window was made smaller.
+    fmt::print("{}", frame);
+    drawn_ = static_cast<int>(lines.size());
+  }
+
+  const std::string id_;
+  const bool is_json_;
+  const bool is_live_;
+  RunsById runs_;
+  std::string note_;
+  LineFilter filter_{absl::Seconds(5)};
+  int drawn_ = 0;
+};
+
+absl::StatusOr<ExitCode> RunWatch(const WatchOptions& options, const Session& session) {
+  v1::WatchRunsRequest request;
+  NORMLAB_ASSIGN_OR_RETURN(*request.mutable_selector(), ParseSelector({options.id}, {}));
+  request.set_until_terminal(true);
+  Interrupt interrupt;
+  const auto client = session.Connect();
+  RunsById runs;
+  {
+    Screen screen(options.id, session.is_json());
+    const absl::Status status = Follow<v1::WatchRunsResponse>(
+        *client, interrupt, [&](grpc::ClientContext* context) { return client->WatchRuns(context, request); },
+        [&](const v1::WatchRunsResponse& response) { screen.Update(response); },
+        [&](const std::string&) {
+          screen.Lost(fmt::format("lost the coordinator at {}; trying again", client->server()));
+        });
+    if (absl::IsCancelled(status)) {
+      session.Hint(
+          fmt::format("the runs go on; back with: normlab watch {0}   end them with: normlab cancel {0}", options.id));
+    }
+    NORMLAB_RETURN_IF_ERROR(status);
+    runs = screen.runs();
+  }
+  if (runs.empty()) return absl::NotFoundError(fmt::format("{} does not exist", options.id));
+  int succeeded = 0;
+  for (const auto& [id, run] : runs) succeeded += run.state() == v1::SUCCEEDED;
+  const std::string experiment = runs.begin()->first.experiment.ToString();
+  if (succeeded == static_cast<int>(runs.size())) {
+    session.Hint(fmt::format("all {} succeeded; results: normlab compare {}", succeeded, experiment));
+    return ExitCode::kOk;
+  }
+  for (const auto& [id, run] : runs) {
+    if (run.state() == v1::SUCCEEDED) continue;
+    session.Note(fmt::format("{} {}: {}", run.id(), StateName(run.state()), Printable(run.reason())));
+  }
+  session.Hint(fmt::format("{} of {} succeeded; why not: normlab show RUN, normlab logs RUN", succeeded, runs.size()));
+  return ExitCode::kPrecondition;
+}
+
+}  // namespace
+
+void AddWatch(CLI::App& app, Session& session) {
+  auto options = std::make_shared<WatchOptions>();
+  CLI::App* command =
+      AddCommand(app, session, "watch", "Follow runs live until all have ended (exit code 4 if one did not succeed)",
+                 "  normlab watch exp-0001\n"
+                 "  normlab watch exp-0001.03\n"
+                 "  normlab watch exp-0001 -o json      # one run per line, as it changes",
+                 options, [&session](const WatchOptions& chosen) { return RunWatch(chosen, session); });
+  command->add_option("id", options->id, "Experiment (exp-0001) or run (exp-0001.03)")
+      ->required()
+      ->type_name("EXP|RUN");
+}
+
+}  // namespace normlab::cli

@@ -103,7 +103,7 @@ def experiment_spec(name="small", steps=40, slow=False, matrix=None, labels=None
         "model": {"num_layers": 2, "hidden": 16, "num_heads": 2, "ffn_hidden": 32},
         "norm": {"scheme": "lns"},
         "data": {"dataset": DATASET, "seq_len": 16},
-        "train": {"steps": steps, "batch_size": 4, "lr": 0.01, "warmup_steps": 5},
+        "train": {"steps": steps, "batch_size": 4, "lr": 0.01, "warmup_steps": min(5, steps)},
         "report": {"eval_every_steps": 1000000, "eval_sequences": 8, "checkpoint_every_steps": 100},
         "resources": {"threads": 1},
     }
@@ -220,11 +220,12 @@ class Cluster:
             if not entry.name.isdigit():
                 continue
             try:
-                arguments = (entry / "cmdline").read_bytes().decode(errors="replace")
+                arguments = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
                 is_zombie = (entry / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
             except (FileNotFoundError, ProcessLookupError):
                 continue
-            if program in arguments and str(self.root) in arguments and not is_zombie:
+            names = [pathlib.Path(argument).name for argument in arguments[:2]]  # Of the interpreter and of its script.
+            if program in names and any(str(self.root) in argument for argument in arguments) and not is_zombie:
                 found.append(int(entry.name))
         return found
 
@@ -405,8 +406,10 @@ class ClusterTest(unittest.TestCase):
         cls.cluster.prepare_dataset()
         cls.cluster.start(cls.num_workers)
 
-    def tearDown(self):
-        if not self._outcome.success:
+    def run(self, result=None):
+        before = len(result.failures) + len(result.errors)
+        super().run(result)
+        if len(result.failures) + len(result.errors) > before:
             for daemon in self.cluster.daemons:
                 print(f"--- {daemon.name}, end of log ---\n{daemon.log()[-3000:]}", file=sys.stderr)
 

@@ -11,25 +11,31 @@ FAILED_PRECONDITION = 9
 ENDLESS = 10_000_000  # Steps of a run that only a cancel ends.
 
 
+FAST, SLOW, NOWHERE = ({"worker_labels": {"kind": kind}} for kind in ("fast", "slow", "none"))
+
+
 class ControlTest(cluster.ClusterTest):
+    num_workers = 0
+
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
         cls.gate = cls.cluster.root / "gate"
         os.environ["NORMLAB_TEST_GATE"] = str(cls.gate)
+        cls.cluster.add_worker("fast", labels={"kind": "fast"})
         cls.cluster.add_worker("slow", labels={"kind": "slow"},
                                trainer=pathlib.Path(__file__).resolve().parent / "slow_trainer")
         cls.cluster.wait_for_workers()
 
-    def endless(self, name, **more):
-        return experiment_spec(name, ENDLESS, slow=True, **more)
+    def endless(self, name, resources=FAST, **more):
+        return experiment_spec(name, ENDLESS, slow=True, resources=resources, **more)
 
     def cancel_and_wait(self, run_id):
         self.cluster.cli("cancel", run_id)
         return self.cluster.wait_state(run_id, "CANCELLED")
 
     def test_cancel_while_queued_is_at_once(self):
-        [run_id] = self.cluster.submit(self.endless("nowhere", resources={"worker_labels": {"kind": "none"}}))
+        [run_id] = self.cluster.submit(self.endless("nowhere", resources=NOWHERE))
         waiting = self.cluster.wait_state(run_id, "QUEUED")
         self.assertIn("kind", waiting["reason"])
         self.assertIn(waiting["reason"], self.cluster.cli("show", run_id).stdout)
@@ -41,7 +47,7 @@ class ControlTest(cluster.ClusterTest):
 
     def test_cancel_while_starting(self):
         self.gate.unlink(missing_ok=True)
-        [run_id] = self.cluster.submit(self.endless("starting", resources={"worker_labels": {"kind": "slow"}}))
+        [run_id] = self.cluster.submit(self.endless("starting", resources=SLOW))
         self.cluster.wait_state(run_id, "STARTING")
         cluster.wait_for(lambda: self.cluster.processes("slow_trainer"), "the trainer was started")
         self.cancel_and_wait(run_id)
@@ -89,10 +95,9 @@ class ControlTest(cluster.ClusterTest):
         self.assertEqual(again[0]["report"]["loss"], before[0]["report"]["loss"], "the same seed starts the same way")
 
     def test_cancel_and_requeue_of_an_experiment_and_of_a_label(self):
-        nowhere = {"worker_labels": {"kind": "none"}}
-        chosen = self.cluster.submit(self.endless("chosen", matrix={"seed": [1, 2, 3]}, resources=nowhere,
+        chosen = self.cluster.submit(self.endless("chosen", matrix={"seed": [1, 2, 3]}, resources=NOWHERE,
                                                   labels={"group": "blue"}))
-        [other] = self.cluster.submit(self.endless("other", resources=nowhere, labels={"group": "red"}))
+        [other] = self.cluster.submit(self.endless("other", resources=NOWHERE, labels={"group": "red"}))
         experiment_id = chosen[0].partition(".")[0]
 
         done = self.cluster.cli("cancel", experiment_id).stdout
@@ -113,8 +118,7 @@ class ControlTest(cluster.ClusterTest):
         self.cluster.cli("cancel", other)
 
     def test_a_requeue_is_all_or_nothing(self):
-        nowhere = {"worker_labels": {"kind": "none"}}
-        runs = self.cluster.submit(self.endless("half", matrix={"seed": [1, 2]}, resources=nowhere))
+        runs = self.cluster.submit(self.endless("half", matrix={"seed": [1, 2]}, resources=NOWHERE))
         self.cluster.cli("cancel", runs[0])
         refused = self.cluster.cli("requeue", runs[0].partition(".")[0], check=False)
         self.assertNotEqual(refused.returncode, 0)
@@ -123,7 +127,7 @@ class ControlTest(cluster.ClusterTest):
         self.cluster.cli("cancel", runs[1])
 
     def test_a_finished_run_can_be_requeued_from_scratch(self):
-        [run_id] = self.cluster.submit(experiment_spec("again", steps=15))
+        [run_id] = self.cluster.submit(experiment_spec("again", steps=15, resources=FAST))
         self.cluster.wait_state(run_id, "SUCCEEDED")
         first = self.assert_whole_history(run_id, 15)
         self.cluster.cli("requeue", run_id, "--from-scratch")

@@ -81,7 +81,7 @@ class ExperimentTest(cluster.ClusterTest):
         for scheme, loss in evals.items():
             self.assertIn(scheme, comparison)
             self.assertIn(scheme, table)
-            self.assertIn(f"{loss:.3f}", table)
+            self.assertIn(f"{loss:.4f}", table)
         self.check_lists(experiment_id, run_ids)
 
     def check_lists(self, experiment_id, run_ids):

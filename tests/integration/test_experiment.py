@@ -90,7 +90,8 @@ class ExperimentTest(cluster.ClusterTest):
         shown = self.cluster.cli("show", run_ids[0]).stdout
         for words in (run_ids[0], "SUCCEEDED", "pre_ln|lns"):
             self.assertRegex(shown, words)
-        self.assertIn(run_ids[1], self.cluster.cli("show", experiment_id).stdout)
+        self.assertIn(run_ids[1], self.cluster.cli("list", experiment_id).stdout)
+        self.assertIn("two schemes", self.cluster.cli("show", experiment_id).stdout)
         workers = self.cluster.cli("workers").stdout
         self.assertIn("w0", workers)
         self.assertIn("w1", workers)

@@ -3,6 +3,7 @@
 
 #include <cerrno>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <optional>
@@ -31,14 +32,15 @@ absl::StatusOr<std::string> ReadSpecFile(const std::string& path) {
     text << std::cin.rdbuf();
     return text.str();
   }
-  std::ifstream file(path, std::ios::binary);
-  // A folder opens but cannot be read.
-  if (!file || !(text << file.rdbuf())) {
-    const int error = errno;
-    // An empty file also sets failbit; the parser says what is wrong with it.
-    if (file.is_open() && file.eof()) return std::string();
-    return absl::InvalidArgumentError(fmt::format("cannot read {}: {}", path, std::generic_category().message(error)));
+  std::error_code ignored;
+  if (std::filesystem::is_directory(path, ignored)) {  // It would open.
+    return absl::InvalidArgumentError(fmt::format("cannot read {}: it is a folder", path));
   }
+  std::ifstream file(path, std::ios::binary);
+  if (!file) {
+    return absl::InvalidArgumentError(fmt::format("cannot read {}: {}", path, std::generic_category().message(errno)));
+  }
+  text << file.rdbuf();  // Fails for an empty file; the parser says what is wrong with that.
   return text.str();
 }
 

@@ -83,11 +83,15 @@ absl::Status ReadChunks(const CorpusFile& file, bool is_unpacked, Visit visit) {
   while (true) {
     const int size = gzread(in.get(), buffer.data(), buffer.size());
     int code = Z_OK;
-    const char* text = gzerror(in.get(), &code);
+    std::string text = gzerror(in.get(), &code);
+    // zlib puts "<fd:4>: " in front.
+    if (const size_t colon = text.find(": "); text.starts_with("<") && colon != std::string::npos)
+      text.erase(0, colon + 2);
     // A file that was cut off gives what it has, then Z_BUF_ERROR.
     if (size < 0 || (code != Z_OK && code != Z_STREAM_END)) {
-      return absl::DataLossError(fmt::format(
-          "{} cannot be unpacked ({}); it is damaged or cut off: get it again or remove it", file.path.string(), text));
+      return absl::DataLossError(
+          fmt::format("{} cannot be unpacked ({}); the file is damaged or cut off: get it again or remove it",
+                      file.path.string(), text));
     }
     if (size == 0) return absl::OkStatus();
     visit(buffer.data(), static_cast<size_t>(size));

@@ -27,7 +27,7 @@ constexpr char kTokenizerFile[] = "tokenizer.model";
 constexpr char kSourceFile[] = "source.json";
 // A change of what `prepare` makes of the same input needs another number here.
 constexpr int kRecipe = 1;
-constexpr uint64_t kSampleBytes = 6 << 20;
+constexpr uint64_t kSampleBytes = 4 << 20;
 constexpr uint64_t kShardTokensMax = 64 << 20;
 // Files that are read and encoded before they are written; bounds memory, keeps all threads busy.
 constexpr size_t kBatchFiles = 64;
@@ -137,6 +137,7 @@ absl::StatusOr<Tokenizer> GetTokenizer(const PrepareOptions& options, const Corp
   NORMLAB_ASSIGN_OR_RETURN(const auto sentences, SampleSentences(training, kSampleBytes));
   progress.Update(0, fmt::format("{} pieces from {} lines", options.vocab_size, sentences.size()));
   NORMLAB_ASSIGN_OR_RETURN(std::string model, TrainTokenizer(sentences, options.vocab_size));
+  progress.Finish();
   return Tokenizer::FromModel(std::move(model));
 }
 
@@ -161,6 +162,7 @@ absl::Status WriteSplits(const PrepareOptions& options, const Corpus& corpus, co
     progress.Update(static_cast<double>(end) / static_cast<double>(num_files),
                     fmt::format("{} of {} files, {}", end, num_files, BytesText(result->text_bytes)));
   }
+  progress.Finish();
   result->manifest.train = train.Finish();
   result->manifest.validation = validation.Finish();
   if (result->manifest.train.documents == 0 || result->manifest.validation.documents == 0) {
@@ -205,6 +207,12 @@ absl::StatusOr<std::optional<Manifest>> FindFinished(const fs::path& out, const 
 
 absl::StatusOr<PrepareResult> PrepareOrThrow(const PrepareOptions& options) {
   NORMLAB_ASSIGN_OR_RETURN(const Corpus corpus, FindCorpus(options.inputs));
+  if (corpus.files.size() < 2) {
+    return absl::InvalidArgumentError(fmt::format(
+        "{} is the only file; each file is one document, and one is held out for validation: split the text "
+        "into at least 2 files",
+        corpus.files.front().path.string()));
+  }
   PrepareResult result{.skipped_files = corpus.skipped};
   NORMLAB_ASSIGN_OR_RETURN(const nlohmann::ordered_json source, DescribeSource(options, corpus));
   NORMLAB_ASSIGN_OR_RETURN(const auto finished, FindFinished(options.out, source));

@@ -21,6 +21,11 @@ ProgressLine::ProgressLine(std::string what, bool is_silent)
 }
 
 ProgressLine::~ProgressLine() {
+  if (!is_silent_ && is_live_ && !is_finished_) fmt::print(stderr, "\n");
+}
+
+void ProgressLine::Finish() {
+  is_finished_ = true;
   if (is_silent_) return;
   const std::string took = absl::FormatDuration(absl::Trunc(absl::Now() - started_at_, absl::Milliseconds(10)));
   fmt::print(stderr, "{}{}  {}  {}{}\n", is_live_ ? "\r" : "", what_, detail_, took, is_live_ ? "\x1b[K" : "");

@@ -11,8 +11,10 @@ class ProgressLine {
  public:
   /// On stderr. Prints nothing at all if `is_silent`.
   ProgressLine(std::string what, bool is_silent);
-  /// Leaves a finished line behind.
+  /// Ends the line where it is, if Finish was not called.
   ~ProgressLine();
+  /// Leaves a line behind that says what was done and how long it took.
+  void Finish();
 
   /// `fraction` from 0 to 1, `detail` behind the bar.
   void Update(double fraction, const std::string& detail);
@@ -26,6 +28,7 @@ class ProgressLine {
   const absl::Time started_at_;
   absl::Time printed_at_;
   std::string detail_;
+  bool is_finished_ = false;
 };
 
 }  // namespace normlab::cli

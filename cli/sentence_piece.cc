@@ -9,6 +9,11 @@ namespace {
 std::string MessageOf(const sentencepiece::util::Status& status) {
   if (status.ok()) return "";
   const std::string message = status.error_message();
+  // "./src/x.cc(660) [condition] text": people need the text; without one, the condition.
+  const size_t bracket = message.find("] ");
+  if (message.starts_with("./") && bracket != std::string::npos && bracket + 2 < message.size()) {
+    return message.substr(bracket + 2);
+  }
   return message.empty() ? "unknown error" : message;
 }
 

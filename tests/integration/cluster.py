@@ -290,6 +290,16 @@ class Cluster:
     def run(self, run_id):
         return self.rpc("RunService/GetRun", {"id": run_id})
 
+    def runs(self):
+        """All runs, by id, through all pages."""
+        found, token = {}, ""
+        while True:
+            page = self.rpc("RunService/ListRuns", {"page_size": 500, "page_token": token})
+            found.update((run["id"], run) for run in page["runs"])
+            token = page["next_page_token"]
+            if not token:
+                return found
+
     def step(self, run_id):
         return int((self.run(run_id).get("progress") or {}).get("step", 0))
 

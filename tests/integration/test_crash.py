@@ -83,9 +83,10 @@ class CrashTest(cluster.ClusterTest):
 
         names = [experiment["spec"]["name"] for experiment in self.cluster.experiments()]
         self.assertGreater(len(acknowledged), 5)
+        runs = self.cluster.runs()
         for name, experiment_run in acknowledged.items():
             self.assertEqual(names.count(name), 1, f"{name} was acknowledged")
-            self.assertEqual(self.cluster.run(experiment_run)["state"], "QUEUED")
+            self.assertEqual(runs[experiment_run]["state"], "QUEUED")
 
 
 class Submits:

@@ -160,7 +160,7 @@ absl::StatusOr<std::vector<std::string>> TableNames(const std::string& folder) {
   if (fs::exists(fs::path(folder) / "CURRENT", error)) {
     NORMLAB_RETURN_IF_ERROR(
         ToStatus(rocksdb::DB::ListColumnFamilies(DatabaseOptions(), folder, &names), folder, "open"));
-  } else if (fs::exists(folder, error)) {
+  } else {
     // RocksDB would begin a new database over the remains.
     for (const auto& entry : fs::directory_iterator(folder, error)) {
       if (entry.path().extension() == ".sst" || entry.path().extension() == ".log") {
@@ -182,6 +182,10 @@ absl::StatusOr<std::vector<std::string>> TableNames(const std::string& folder) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Backend>> OpenRocksDbBackend(const std::string& folder) {
+  // RocksDB would make it too, but calls its absence an error in its log first.
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  if (error) return absl::FailedPreconditionError(fmt::format("cannot make {}: {}", folder, error.message()));
   NORMLAB_ASSIGN_OR_RETURN(const std::vector<std::string> names, TableNames(folder));
   std::vector<rocksdb::ColumnFamilyDescriptor> descriptors;
   for (const std::string& name : names) descriptors.emplace_back(name, rocksdb::ColumnFamilyOptions());

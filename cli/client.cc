@@ -1,6 +1,5 @@
 #include "cli/client.h"
 
-#include <array>
 #include <random>
 
 #include "absl/time/clock.h"
@@ -14,8 +13,9 @@ namespace {
 
 constexpr absl::Duration kCallTimeout = absl::Seconds(20);
 // Long enough for a coordinator that is being restarted, short enough for one that is not there.
-constexpr std::array kRetryWaits = {absl::Milliseconds(100), absl::Milliseconds(300), absl::Seconds(1),
-                                    absl::Milliseconds(1600)};
+constexpr absl::Duration kPatience = absl::Seconds(3);
+// A server that accepts and refuses at once must not be asked in a tight loop.
+constexpr absl::Duration kPause = absl::Milliseconds(100);
 constexpr int kPageSize = 1000;
 
 }  // namespace
@@ -30,7 +30,8 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& server) {
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 30'000);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10'000);
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100);
+  // Also the longest time for one handshake.
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 2'000);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1'000);
   // Two clients of one process must not share a connection in backoff.
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
@@ -39,12 +40,11 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& server) {
 }
 
 Client::Client(std::string server, std::function<void(const std::string&)> on_retry)
-    : server_(std::move(server)), on_retry_(std::move(on_retry)) {
-  const auto channel = MakeChannel(server_);
-  experiments_ = v1::ExperimentService::NewStub(channel);
-  runs_ = v1::RunService::NewStub(channel);
-  workers_ = v1::WorkerService::NewStub(channel);
-  admin_ = v1::AdminService::NewStub(channel);
+    : server_(std::move(server)), on_retry_(std::move(on_retry)), channel_(MakeChannel(server_)) {
+  experiments_ = v1::ExperimentService::NewStub(channel_);
+  runs_ = v1::RunService::NewStub(channel_);
+  workers_ = v1::WorkerService::NewStub(channel_);
+  admin_ = v1::AdminService::NewStub(channel_);
 }
 
 absl::Status Client::Explain(const grpc::Status& status) const {
@@ -65,16 +65,22 @@ absl::Status Client::Explain(const grpc::Status& status) const {
 
 template <typename Response, typename Call>
 absl::StatusOr<Response> Client::Retry(const Call& call) {
-  for (size_t attempt = 0;; ++attempt) {
+  const absl::Time give_up_at = absl::Now() + kPatience;
+  for (bool is_first = true;; is_first = false) {
     grpc::ClientContext context;
     context.set_deadline(absl::ToChronoTime(absl::Now() + kCallTimeout));
     Response response;
     const grpc::Status status = call(&context, &response);
     if (status.ok()) return response;
-    if (status.error_code() != grpc::StatusCode::UNAVAILABLE || attempt == kRetryWaits.size()) return Explain(status);
-    if (attempt == 1) on_retry_(fmt::format("{} does not answer; trying again", server_));
-    absl::SleepFor(kRetryWaits[attempt]);
+    if (status.error_code() != grpc::StatusCode::UNAVAILABLE || absl::Now() > give_up_at) return Explain(status);
+    if (is_first) on_retry_(fmt::format("{} does not answer; trying again", server_));
+    absl::SleepFor(kPause);
+    if (!WaitForConnection(give_up_at - absl::Now())) return Explain(status);
   }
+}
+
+bool Client::WaitForConnection(absl::Duration time) {
+  return channel_->WaitForConnected(absl::ToChronoTime(absl::Now() + time));
 }
 
 absl::StatusOr<v1::CreateExperimentResponse> Client::CreateExperiment(const v1::CreateExperimentRequest& request) {

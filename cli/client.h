@@ -51,6 +51,10 @@ class Client {
   std::unique_ptr<grpc::ClientReader<v1::LogEntry>> StreamLogs(grpc::ClientContext* context,
                                                                const v1::StreamLogsRequest& request);
 
+  /// Tries to connect for at most `time`; true if there is a connection. A channel makes progress only while somebody
+  /// waits on it, so this is also the way to pause between tries.
+  bool WaitForConnection(absl::Duration time);
+
   const std::string& server() const { return server_; }
   /// `status` with the address and what to do in its message if the coordinator could not be reached.
   absl::Status Explain(const grpc::Status& status) const;
@@ -61,6 +65,7 @@ class Client {
 
   const std::string server_;
   const std::function<void(const std::string&)> on_retry_;
+  const std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::ExperimentService::Stub> experiments_;
   std::unique_ptr<v1::RunService::Stub> runs_;
   std::unique_ptr<v1::WorkerService::Stub> workers_;

@@ -95,14 +95,15 @@ bool HaveWorkers(Client& client, int count) {
 absl::Status StartAll(Supervisor& supervisor, Interrupt& interrupt, const std::vector<Daemon>& daemons,
                       Client& client) {
   NORMLAB_RETURN_IF_ERROR(supervisor.Start(daemons.front()));
-  const auto pause = [&] { return interrupt.WaitFor(absl::Milliseconds(20)); };
   NORMLAB_RETURN_IF_ERROR(supervisor.WaitUntil(
-      daemons.front().name, [&] { return client.GetInfo().ok() || (pause(), false); }, kReadyTimeout));
+      daemons.front().name, [&] { return client.WaitForConnection(absl::Milliseconds(100)) && client.GetInfo().ok(); },
+      kReadyTimeout));
   const int num_workers = static_cast<int>(daemons.size()) - 1;
   for (int i = 1; i <= num_workers; ++i) NORMLAB_RETURN_IF_ERROR(supervisor.Start(daemons[i]));
   for (int i = 1; i <= num_workers; ++i) {
     NORMLAB_RETURN_IF_ERROR(supervisor.WaitUntil(
-        daemons[i].name, [&] { return HaveWorkers(client, i) || (pause(), false); }, kReadyTimeout));
+        daemons[i].name, [&] { return HaveWorkers(client, i) || interrupt.WaitFor(absl::Milliseconds(20)); },
+        kReadyTimeout));
   }
   return absl::OkStatus();
 }

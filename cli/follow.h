@@ -1,7 +1,6 @@
 // A server stream that outlives the coordinator's restarts.
 #pragma once
 
-#include <algorithm>
 #include <functional>
 #include <memory>
 #include <string>
@@ -17,19 +16,17 @@ namespace normlab::cli {
 struct FollowTimes {
   absl::Duration first_patience = absl::Seconds(3);   // For a coordinator that never answered.
   absl::Duration later_patience = absl::Minutes(10);  // For one that did.
-  absl::Duration wait_max = absl::Seconds(2);
 };
 
 /// Opens the stream and hands its messages to `on_message` until the server ends it (OK), refuses it (its status), the
 /// user interrupts (CANCELLED), or it stays unreachable (UNAVAILABLE). Between two tries calls `on_lost` with the
 /// reason once.
 template <typename Message>
-absl::Status Follow(const Client& client, Interrupt& interrupt,
+absl::Status Follow(Client& client, Interrupt& interrupt,
                     const std::function<std::unique_ptr<grpc::ClientReader<Message>>(grpc::ClientContext*)>& open,
                     const std::function<void(const Message&)>& on_message,
                     const std::function<void(const std::string&)>& on_lost, const FollowTimes& times = {}) {
   absl::Duration patience = times.first_patience;
-  absl::Duration wait = absl::Milliseconds(100);
   absl::Time lost_at = absl::Now();
   bool is_lost = false;
   while (!interrupt.interrupted()) {
@@ -40,7 +37,6 @@ absl::Status Follow(const Client& client, Interrupt& interrupt,
       on_message(message);
       is_lost = false;
       patience = times.later_patience;
-      wait = absl::Milliseconds(100);
     }
     const grpc::Status status = reader->Finish();
     interrupt.SetCallback(nullptr);
@@ -52,8 +48,11 @@ absl::Status Follow(const Client& client, Interrupt& interrupt,
     }
     is_lost = true;
     if (absl::Now() - lost_at > patience) return client.Explain(status);
-    interrupt.WaitFor(wait);
-    wait = std::min(wait * 2, times.wait_max);
+    // The short pause keeps a server that accepts and refuses at once from being asked in a tight loop.
+    interrupt.WaitFor(absl::Milliseconds(100));
+    for (bool is_waiting = true; is_waiting && !interrupt.interrupted();) {
+      is_waiting = absl::Now() - lost_at <= patience && !client.WaitForConnection(absl::Milliseconds(200));
+    }
   }
   return absl::CancelledError("interrupted");
 }

@@ -44,6 +44,7 @@ void PrintJson(const std::string& experiment, const std::vector<ComparedGroup>& 
                     {"succeeded", group.succeeded},
                     {"diverged", group.diverged},
                     {"failed", group.failed},
+                    {"cancelled", group.cancelled},
                     {"unfinished", group.unfinished},
                     {"validation_loss", or_null(loss ? std::optional(loss->mean) : std::nullopt)},
                     {"validation_loss_deviation", or_null(loss ? loss->deviation : std::nullopt)},
@@ -76,7 +77,9 @@ std::vector<Column> ColumnsFor(const std::vector<ComparedGroup>& groups) {
 }
 
 std::string LossText(const ComparedGroup& group) {
-  if (!group.validation_loss) return group.diverged > 0 ? "diverged" : group.failed > 0 ? "failed" : "-";
+  if (!group.validation_loss) {
+    return group.diverged > 0 ? "diverged" : group.failed > 0 ? "failed" : group.cancelled > 0 ? "cancelled" : "-";
+  }
   const Estimate& loss = *group.validation_loss;
   return loss.deviation ? fmt::format("{:.4f} ± {:.4f}", loss.mean, *loss.deviation) : fmt::format("{:.4f}", loss.mean);
 }
@@ -86,7 +89,7 @@ std::vector<Cell> RowOf(const ComparedGroup& group, const std::string& experimen
   for (const auto& [axis, value] : group.axes) row.emplace_back(value);
   if (row.empty()) row.emplace_back(experiment);
   const bool has_loss = group.validation_loss.has_value();
-  const Style bad = group.diverged + group.failed > 0 ? Style::kRed : Style::kPlain;
+  const Style bad = group.diverged + group.failed + group.cancelled > 0 ? Style::kRed : Style::kPlain;
   row.emplace_back(LossText(group), has_loss ? Style::kBold : bad);
   row.emplace_back(has_loss ? fmt::format("{:.2f}", *group.perplexity) : "-");
   // A model of one or two layers reports fewer than three.

@@ -38,6 +38,7 @@ class LogPrinter {
   }
 
   void Reconnected() { seen_at_last_ = 0; }
+  bool has_printed() const { return printed_at_last_ > 0; }
 
  private:
   void PrintText(const v1::LogEntry& entry, absl::Time time) const {
@@ -76,11 +77,14 @@ absl::StatusOr<ExitCode> RunLogs(const LogsOptions& options, const Session& sess
       },
       [&](const std::string& reason) {
         printer.Reconnected();
-        session.Note(fmt::format("lost the coordinator at {} ({}); trying again", client->server(), reason));
+        session.Note(fmt::format("no answer from {} ({}); trying again", client->server(), reason));
       });
   if (!status.ok()) return status;
-  if (!options.is_following)
+  if (!printer.has_printed()) {
+    session.Hint(fmt::format("{} has no log lines; its history: normlab show {}", options.run, options.run));
+  } else if (!options.is_following) {
     session.Hint(fmt::format("numbers are attempt/rank; go on with: normlab logs -f {}", options.run));
+  }
   return ExitCode::kOk;
 }
 

@@ -26,6 +26,7 @@ class Screen {
     if (is_live_) fmt::print("\x1b[?25l");  // The cursor would flicker over the bars.
   }
   ~Screen() {
+    if (is_live_ && is_stale_) Draw();
     if (is_live_) fmt::print("\x1b[?25h");
     std::fflush(stdout);
   }
@@ -40,7 +41,9 @@ class Screen {
         fmt::print("{}  {}\n", absl::FormatTime("%H:%M:%S", now, absl::LocalTimeZone()), DescribeRun(run));
       }
     }
-    if (is_live_) Draw();
+    is_stale_ = true;
+    // Several updates arrive per redraw; the eye needs ten frames a second.
+    if (is_live_ && now - drawn_at_ >= absl::Milliseconds(100)) Draw();
     std::fflush(stdout);
   }
 
@@ -64,6 +67,8 @@ class Screen {
     frame += "\x1b[J";  // Fewer lines than before, after the window was made smaller.
     fmt::print("{}", frame);
     drawn_ = static_cast<int>(lines.size());
+    drawn_at_ = absl::Now();
+    is_stale_ = false;
   }
 
   const std::string id_;
@@ -72,7 +77,9 @@ class Screen {
   RunsById runs_;
   std::string note_;
   LineFilter filter_{absl::Seconds(5)};
-  int drawn_ = 0;
+  int drawn_ = 0;  // Lines of the last frame.
+  absl::Time drawn_at_ = absl::InfinitePast();
+  bool is_stale_ = false;
 };
 
 absl::StatusOr<ExitCode> RunWatch(const WatchOptions& options, const Session& session) {
@@ -82,21 +89,20 @@ absl::StatusOr<ExitCode> RunWatch(const WatchOptions& options, const Session& se
   Interrupt interrupt;
   const auto client = session.Connect();
   RunsById runs;
+  absl::Status status;
   {
     Screen screen(options.id, session.is_json());
-    const absl::Status status = Follow<v1::WatchRunsResponse>(
+    status = Follow<v1::WatchRunsResponse>(
         *client, interrupt, [&](grpc::ClientContext* context) { return client->WatchRuns(context, request); },
         [&](const v1::WatchRunsResponse& response) { screen.Update(response); },
-        [&](const std::string&) {
-          screen.Lost(fmt::format("lost the coordinator at {}; trying again", client->server()));
-        });
-    if (absl::IsCancelled(status)) {
-      session.Hint(
-          fmt::format("the runs go on; back with: normlab watch {0}   end them with: normlab cancel {0}", options.id));
-    }
-    NORMLAB_RETURN_IF_ERROR(status);
+        [&](const std::string&) { screen.Lost(fmt::format("no answer from {}; trying again", client->server())); });
     runs = screen.runs();
   }
+  if (absl::IsCancelled(status)) {
+    session.Hint(
+        fmt::format("the runs go on; back with: normlab watch {0}   end them with: normlab cancel {0}", options.id));
+  }
+  NORMLAB_RETURN_IF_ERROR(status);
   if (runs.empty()) return absl::NotFoundError(fmt::format("{} does not exist", options.id));
   int succeeded = 0;
   for (const auto& [id, run] : runs) succeeded += run.state() == v1::SUCCEEDED;

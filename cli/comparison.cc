@@ -55,8 +55,10 @@ std::vector<ComparedGroup::Variance> MeanVariances(const std::vector<const v1::R
 
 void Count(const v1::Run& run, ComparedGroup* group) {
   ++group->runs;
-  if (run.state() == v1::FAILED || run.state() == v1::CANCELLED) {
+  if (run.state() == v1::FAILED) {
     ++group->failed;
+  } else if (run.state() == v1::CANCELLED) {
+    ++group->cancelled;
   } else if (run.state() != v1::SUCCEEDED) {
     ++group->unfinished;
   } else if (HasDiverged(run)) {
@@ -105,6 +107,7 @@ std::string OutcomeText(const ComparedGroup& group) {
   std::string text = fmt::format("{}/{} ok", group.succeeded, group.runs);
   if (group.diverged > 0) text += fmt::format(", {} diverged", group.diverged);
   if (group.failed > 0) text += fmt::format(", {} failed", group.failed);
+  if (group.cancelled > 0) text += fmt::format(", {} cancelled", group.cancelled);
   if (group.unfinished > 0) text += fmt::format(", {} not finished", group.unfinished);
   return text;
 }

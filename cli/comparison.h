@@ -22,7 +22,8 @@ struct ComparedGroup {
   int runs = 0;
   int succeeded = 0;  // With finite loss.
   int diverged = 0;   // Ended with a non-finite loss.
-  int failed = 0;     // Failed or cancelled.
+  int failed = 0;
+  int cancelled = 0;
   int unfinished = 0;
   /// Over the runs that succeeded; absent if there is none. Natural logarithm, per token.
   std::optional<Estimate> validation_loss;

@@ -55,7 +55,10 @@ int main(int argc, char** argv) {
   if (code.ok()) return static_cast<int>(*code);
   const std::string message(code.status().message());
   if (!absl::IsCancelled(code.status())) {
-    fmt::print(stderr, "{} {}\n", Paint("normlab:", Style::kRed, WantsColor(STDERR_FILENO)), message);
+    // Several problems stand on lines of their own, each starting with its place, as editors expect.
+    const bool is_list = message.find('\n') != std::string::npos;
+    fmt::print(stderr, "{}{}{}\n", Paint("normlab:", Style::kRed, WantsColor(STDERR_FILENO)), is_list ? "\n" : " ",
+               message);
   }
   return static_cast<int>(ExitCodeOf(code.status()));
 }

@@ -1,17 +1,17 @@
 #pragma once
 
-#include <compare>
-#include <cstdint>
-#include <optional>
-#include <string>
-
 #include <absl/strings/ascii.h>
 #include <absl/strings/numbers.h>
 #include <absl/strings/strip.h>
 #include <fmt/format.h>
 
-// Ids are types, so that two kinds cannot be swapped. Experiments and runs are numbered by the coordinator; their text form
-// is what users, logs, folders and metrics see: "exp-0001" and "exp-0001.03". Order is by number, not by text.
+#include <compare>
+#include <cstdint>
+#include <optional>
+#include <string>
+
+// Ids are types, so that two kinds cannot be swapped. Experiments and runs are numbered by the coordinator; their text
+// form is what users, logs, folders and metrics see: "exp-0001" and "exp-0001.03". Order is by number, not by text.
 namespace normlab {
 
 struct ExperimentId {

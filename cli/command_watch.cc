@@ -99,8 +99,8 @@ absl::StatusOr<ExitCode> RunWatch(const WatchOptions& options, const Session& se
     runs = screen.runs();
   }
   if (absl::IsCancelled(status)) {
-    session.Hint(
-        fmt::format("the runs go on; back with: normlab watch {0}   end them with: normlab cancel {0}", options.id));
+    session.Hint(fmt::format("no longer watching; back with: normlab watch {0}   end the runs with: normlab cancel {0}",
+                             options.id));
   }
   NORMLAB_RETURN_IF_ERROR(status);
   if (runs.empty()) return absl::NotFoundError(fmt::format("{} does not exist", options.id));

@@ -92,6 +92,10 @@ TEST_F(SupervisorTest, ADaemonThatDiesIsStartedAgainAndTheFirstOneStopsLast) {
 }
 
 TEST_F(SupervisorTest, AChildGetsSigtermWhenItsParentDies) {
+  const absl::Time deadline = absl::Now() + absl::Seconds(30);
+  const auto wait_for = [&](const char* word) {
+    while (LogOf("child").find(word) == std::string::npos && absl::Now() < deadline) usleep(1000);
+  };
   const pid_t parent = fork();
   if (parent == 0) {
     sigset_t none;
@@ -99,13 +103,12 @@ TEST_F(SupervisorTest, AChildGetsSigtermWhenItsParentDies) {
     auto child = ChildProcess::Start(
         {"/bin/sh", "-c", "trap 'echo orphaned; exit 0' TERM; echo ready; while :; do sleep 0.01; done"},
         root_->Log("child"), none);
-    while (LogOf("child").find("ready") == std::string::npos) usleep(1000);
+    wait_for("ready");
     kill(getpid(), SIGKILL);  // Nothing of ours runs any more.
   }
   int status = 0;
   waitpid(parent, &status, 0);
-  const absl::Time deadline = absl::Now() + absl::Seconds(30);
-  while (LogOf("child").find("orphaned") == std::string::npos && absl::Now() < deadline) usleep(1000);
+  wait_for("orphaned");
   EXPECT_THAT(LogOf("child"), HasSubstr("orphaned"));
 }
 

@@ -1,102 +1,22 @@
 #include "worker/trainer/model/attention.h"
 
 #include <ATen/ops/addmm.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 #include <ATen/ops/mm.h>
 
-#include <cmath>
-
-#include "worker/trainer/model/kernels/cpu_kernels.h"
-#include "worker/trainer/model/rows.h"
-
 namespace normlab::trainer {
-namespace {
-
-template <typename T>
-AttentionHeads<T> HeadsOf(const RotaryTable& rotary, int64_t num_heads, const AttentionSaved& saved) {
-  return {.seq = rotary.cosine.size(0),
-          .heads = num_heads,
-          .head_dim = 2 * rotary.cosine.size(1),
-          .cosine = rotary.cosine.const_data_ptr<T>(),
-          .sine = rotary.sine.const_data_ptr<T>(),
-          .qkv = saved.qkv.const_data_ptr<T>(),
-          .context = saved.context.mutable_data_ptr<T>(),
-          .logsumexp = saved.logsumexp.mutable_data_ptr<T>()};
-}
-
-/// Calls function(first, count, scratch) for ranges of heads, from several threads.
-template <typename T, typename Function>
-void ForHeads(const RotaryTable& rotary, const AttentionSaved& saved, const Function& function) {
-  const int64_t scratch_size = AttentionScratchSize(rotary.cosine.size(0), 2 * rotary.cosine.size(1));
-  const int64_t all_heads = saved.logsumexp.size(0) * saved.logsumexp.size(1);
-  at::parallel_for(0, all_heads, 1, [&](int64_t begin, int64_t end) {
-    const at::Tensor scratch = at::empty({scratch_size}, saved.qkv.options());
-    function(begin, end - begin, scratch.mutable_data_ptr<T>());
-  });
-}
-
-}  // namespace
-
-RotaryTable MakeRotaryTable(int64_t seq, int64_t head_dim, double base, at::ScalarType dtype) {
-  const int64_t half = head_dim / 2;
-  RotaryTable table = {.cosine = at::empty({seq, half}, dtype), .sine = at::empty({seq, half}, dtype)};
-  WithElementType(table.cosine, [&]<typename T>(T) {
-    T* cosine = table.cosine.mutable_data_ptr<T>();
-    T* sine = table.sine.mutable_data_ptr<T>();
-    for (int64_t i = 0; i < half; ++i) {
-      const double frequency = std::pow(base, -2.0 * static_cast<double>(i) / static_cast<double>(head_dim));
-      for (int64_t position = 0; position < seq; ++position) {
-        const double angle = static_cast<double>(position) * frequency;
-        cosine[position * half + i] = static_cast<T>(std::cos(angle));
-        sine[position * half + i] = static_cast<T>(std::sin(angle));
-      }
-    }
-  });
-  return table;
-}
-
 at::Tensor AttentionForward(const AttentionWeights& weights, const RotaryTable& rotary, const at::Tensor& input,
-                            AttentionSaved* saved) {
-  const int64_t seq = rotary.cosine.size(0);
-  *saved = {.qkv = at::mm(input, weights.qkv.t()),
-            .context = at::empty_like(input),
-            .logsumexp = at::empty({input.size(0) / seq, weights.num_heads, seq}, input.options())};
-  WithElementType(input, [&]<typename T>(T) {
-    const AttentionHeads<T> all = HeadsOf<T>(rotary, weights.num_heads, *saved);
-    ForHeads<T>(rotary, *saved, [&](int64_t first, int64_t count, T* scratch) {
-      AttentionHeads<T> part = all;
-      part.first = first;
-      part.count = count;
-      part.scratch = scratch;
-      Kernels<T>().attention(part);
-    });
-  });
+                            CausalAttention* saved) {
+  *saved = ApplyCausalAttention(rotary, weights.num_heads, at::mm(input, weights.qkv.t()));
   return at::mm(saved->context, weights.output.t());
 }
 
 AttentionGradient AttentionBackward(const AttentionWeights& weights, const RotaryTable& rotary, const at::Tensor& input,
-                                    const AttentionSaved& saved, const at::Tensor& grad_output, const at::Tensor& add,
+                                    const CausalAttention& saved, const at::Tensor& grad_output, const at::Tensor& add,
                                     double add_scale) {
-  AttentionGradient gradient;
-  gradient.output = at::mm(grad_output.t(), saved.context);
-  const at::Tensor grad_context = at::mm(grad_output, weights.output);  // [tokens, hidden]
-  const at::Tensor grad_qkv = at::empty_like(saved.qkv);                // [tokens, 3 * hidden]
-  WithElementType(input, [&]<typename T>(T) {
-    const AttentionGradHeads<T> all = {.forward = HeadsOf<T>(rotary, weights.num_heads, saved),
-                                       .grad_context = grad_context.const_data_ptr<T>(),
-                                       .grad_qkv = grad_qkv.mutable_data_ptr<T>()};
-    ForHeads<T>(rotary, saved, [&](int64_t first, int64_t count, T* scratch) {
-      AttentionGradHeads<T> part = all;
-      part.forward.first = first;
-      part.forward.count = count;
-      part.forward.scratch = scratch;
-      Kernels<T>().attention_grad(part);
-    });
-  });
-  gradient.qkv = at::mm(grad_qkv.t(), input);
-  gradient.input = add.defined() ? at::addmm(add, grad_qkv, weights.qkv, add_scale) : at::mm(grad_qkv, weights.qkv);
-  return gradient;
+  const at::Tensor grad_qkv = CausalAttentionBackward(rotary, saved, at::mm(grad_output, weights.output));
+  return {.input = add.defined() ? at::addmm(add, grad_qkv, weights.qkv, add_scale) : at::mm(grad_qkv, weights.qkv),
+          .qkv = at::mm(grad_qkv.t(), input),
+          .output = at::mm(grad_output.t(), saved.context)};
 }
 
 }  // namespace normlab::trainer

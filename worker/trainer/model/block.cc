@@ -15,7 +15,7 @@ namespace {
 struct BlockSaved {
   at::Tensor x;                // The block's input.
   at::Tensor attention_input;  // Pre-LN: N1(x). Post-LN: x.
-  AttentionSaved attention;
+  CausalAttention attention;
   at::Tensor attention_sum;  // Residual plus attention.
   at::Tensor ffn_input;      // Pre-LN: N2(attention_sum). Post-LN: N1(attention_sum).
   MlpSaved mlp;

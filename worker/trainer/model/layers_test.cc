@@ -118,7 +118,7 @@ TEST_P(LayerTest, AttentionAndItsGradientEqualTheFormulaInOddShapes) {
 
     const AttentionWeights weights = {Actual(qkv), Actual(output), heads};
     const RotaryTable actual_rotary = {Actual(rotary.cosine), Actual(rotary.sine)};
-    AttentionSaved saved;
+    CausalAttention saved;
     ExpectNear(AttentionForward(weights, actual_rotary, Actual(x), &saved), expected.detach());
     const AttentionGradient gradient =
         AttentionBackward(weights, actual_rotary, Actual(x), saved, Actual(grad), Actual(add), 2);

@@ -137,17 +137,31 @@ TrainerSpec ReadSpec(StrictObject object) {
   return spec;
 }
 
-}  // namespace
-
-TrainerSpec ParseTrainerSpec(const std::string& json) {
+/// read(document), with what is wrong in the document as a PermanentError.
+template <typename Read>
+auto ReadDocument(const std::string& json, const Read& read) {
   try {
     const nlohmann::json document = nlohmann::json::parse(json);
-    return ReadSpec(StrictObject(document, ""));
+    return read(document);
   } catch (const nlohmann::json::exception& error) {
     throw PermanentError(fmt::format("the spec is not JSON: {}", error.what()));
   } catch (const JsonError& error) {
     throw PermanentError(fmt::format("the spec is wrong: {}", error.what()));
   }
+}
+
+}  // namespace
+
+TrainerSpec ParseTrainerSpec(const std::string& json) {
+  return ReadDocument(json, [](const nlohmann::json& document) {
+    TrainerSpec spec = ReadSpec(StrictObject(document, ""));
+    spec.run_json = document.at("run").dump();
+    return spec;
+  });
+}
+
+RunSpec ParseRunSpec(const std::string& json) {
+  return ReadDocument(json, [](const nlohmann::json& document) { return ReadRun(StrictObject(document, "run")); });
 }
 
 }  // namespace normlab::trainer

@@ -75,6 +75,7 @@ struct TrainerSpec {
   std::string rendezvous;  // Empty on rank 0.
   std::string bind_host;
   int threads;
+  std::string run_json;  // `run` as it was given; checkpoints keep it. Empty if the spec was not read from JSON.
 };
 
 /// A spec, dataset or checkpoint that would fail again in the same way; `main` reports it as not retryable.
@@ -85,5 +86,8 @@ struct PermanentError : std::runtime_error {
 /// Reads a TrainerSpec from JSON text. Strict: a missing or unknown key, or a wrong type, throws PermanentError with
 /// the key's path.
 TrainerSpec ParseTrainerSpec(const std::string& json);
+
+/// Reads the `run` of a TrainerSpec, as checkpoints keep it. Throws as ParseTrainerSpec does.
+RunSpec ParseRunSpec(const std::string& json);
 
 }  // namespace normlab::trainer

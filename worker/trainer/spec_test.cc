@@ -28,6 +28,13 @@ TEST(SpecTest, ReadsEveryField) {
   EXPECT_EQ(ToJson(spec), ToJson(TinySpec("f")));
 }
 
+TEST(SpecTest, KeepsTheRunAsJsonThatReadsBack) {
+  const TrainerSpec spec = ParseTrainerSpec(Document().dump());
+  TrainerSpec again = spec;
+  again.run = ParseRunSpec(spec.run_json);
+  EXPECT_EQ(ToJson(again), ToJson(spec));
+}
+
 TEST(SpecTest, PlainFieldsThatProtoJsonLeavesOutAreZero) {
   nlohmann::json document = Document();
   for (const char* key : {"rank", "resume_from_attempt", "rendezvous", "bind_host"}) document.erase(key);

@@ -70,11 +70,13 @@ ordered_json StateJson(const CheckpointContent& content, const FileDigest& model
   };
   ordered_json fingerprint = ordered_json::array();
   for (const auto& [field, value] : content.fingerprint) fingerprint.push_back(ordered_json::array({field, value}));
-  const ordered_json state = {{"format", kFormat},
-                              {"step", content.step},
-                              {"tokens", content.tokens},
-                              {"fingerprint", std::move(fingerprint)},
-                              {"files", {{kModelFile, entry(model)}, {kOptimizerFile, entry(optimizer)}}}};
+  const ordered_json state = {
+      {"format", kFormat},
+      {"step", content.step},
+      {"tokens", content.tokens},
+      {"fingerprint", std::move(fingerprint)},
+      {"run", content.run_json.empty() ? ordered_json() : ordered_json::parse(content.run_json)},
+      {"files", {{kModelFile, entry(model)}, {kOptimizerFile, entry(optimizer)}}}};
   return {{"state", state}, {"sha256", Sha256Of(state.dump())}};
 }
 
@@ -125,7 +127,8 @@ VerifiedCheckpoint Verify(const fs::path& folder) {
             .optimizer_file = folder / kOptimizerFile,
             .step = state.Int("step"),
             .tokens = state.Int("tokens"),
-            .fingerprint = state.Member("fingerprint").get<Fingerprint>()};
+            .fingerprint = state.Member("fingerprint").get<Fingerprint>(),
+            .run_json = document.value("run", nlohmann::json()).is_null() ? "" : document["run"].dump()};
   } catch (const JsonError& error) {
     throw Damage(fmt::format("{}: {}", (folder / kStateFile).string(), error.what()));
   } catch (const nlohmann::json::exception& error) {
@@ -227,6 +230,8 @@ void CheckpointFolder::RemoveOld(const CheckpointName& newest) const {
     }
   }
 }
+
+VerifiedCheckpoint VerifyCheckpoint(const fs::path& folder) { return Verify(folder); }
 
 void RequireSameFingerprint(const VerifiedCheckpoint& checkpoint, const Fingerprint& wanted) {
   const Fingerprint& saved = checkpoint.fingerprint;

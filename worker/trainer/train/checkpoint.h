@@ -21,6 +21,7 @@
 //   state.json  := {"state": state, "sha256": SHA-256 of state in its compact form}
 //   state       := {"format": "normlab-checkpoint-v1", "step": N, "tokens": N,
 //                   "fingerprint": [[FIELD, VALUE], ...],
+//                   "run": the RunSpec as JSON; null if the trainer was not given JSON,
 //                   "files": {NAME: {"bytes": N, "sha256": HEX}, ...}}
 //   temporary   := ".tmp-" checkpoint's name
 //
@@ -49,12 +50,14 @@ struct VerifiedCheckpoint {
   int64_t step;
   int64_t tokens;
   Fingerprint fingerprint;
+  std::string run_json;  // As CheckpointContent's.
 };
 
 struct CheckpointContent {
   int64_t step;
   int64_t tokens;
   Fingerprint fingerprint;
+  std::string run_json;  // What ParseRunSpec reads, for programs that get nothing but the checkpoint; may be empty.
   std::vector<NamedArray> model;
   std::vector<NamedArray> optimizer;
 };
@@ -89,6 +92,10 @@ class CheckpointFolder {
   Options options_;
   std::set<CheckpointName> damaged_;
 };
+
+/// The checkpoint `folder`. Throws std::runtime_error that says what is damaged or missing, PermanentError for another
+/// format.
+VerifiedCheckpoint VerifyCheckpoint(const std::filesystem::path& folder);
 
 /// Throws PermanentError that names the first field in which the checkpoint differs from what the spec asks for.
 void RequireSameFingerprint(const VerifiedCheckpoint& checkpoint, const Fingerprint& wanted);

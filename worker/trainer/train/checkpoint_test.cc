@@ -6,8 +6,10 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <cmath>
 #include <csignal>
 #include <fstream>
+#include <nlohmann/json.hpp>
 
 #include "worker/trainer/spec.h"
 
@@ -239,6 +241,39 @@ TEST(SafetensorsTest, RefusesAHeaderThatPointsOutsideTheFile) {
   std::ofstream(path, std::ios::binary) << std::string(16, '\xff');
   EXPECT_THROW(SafetensorsReader{path}, std::runtime_error);
   fs::remove(path);
+}
+
+TEST_F(CheckpointTest, KeepsTheRunsSpecAndOneCheckpointCanBeOpenedByItself) {
+  CheckpointContent content = Content(7);
+  content.run_json = R"({"seed":"1","norm":{"scheme":"lns"}})";
+  Open(1).Write(content);
+  const VerifiedCheckpoint checkpoint = VerifyCheckpoint(folder_ / "step-00000007.attempt-001");
+  EXPECT_EQ(checkpoint.step, 7);
+  EXPECT_EQ(nlohmann::json::parse(checkpoint.run_json), nlohmann::json::parse(content.run_json));
+  FlipBit("step-00000007.attempt-001/model.safetensors", 20);
+  EXPECT_THAT([&] { VerifyCheckpoint(folder_ / "step-00000007.attempt-001"); },
+              ::testing::ThrowsMessage<std::runtime_error>(HasSubstr("model.safetensors was changed")));
+}
+
+TEST_F(CheckpointTest, HalfPrecisionArraysOfOthersAreReadAsFloat32) {
+  fs::create_directories(folder_);
+  const std::string header =
+      R"({"b":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]},"h":{"dtype":"F16","shape":[4],"data_offsets":[4,12]},)"
+      R"("i":{"dtype":"I64","shape":[1],"data_offsets":[12,20]}})";
+  const uint64_t header_bytes = header.size();
+  const uint16_t halves[] = {0x3f80, 0xc020, 0x3c00, 0xc248, 0x0001, 0x7bff};
+  std::ofstream file(folder_ / "others.safetensors", std::ios::binary);
+  file.write(reinterpret_cast<const char*>(&header_bytes), 8);
+  file << header;
+  file.write(reinterpret_cast<const char*>(halves), sizeof(halves));
+  file << "12345678" << std::flush;
+  const SafetensorsReader reader(folder_ / "others.safetensors");
+  std::vector<float> b(2), h(4);
+  reader.Read("b", {2}, b);
+  reader.Read("h", {4}, h);
+  EXPECT_THAT(b, ElementsAre(1.0f, -2.5f));
+  EXPECT_THAT(h, ElementsAre(1.0f, -3.140625f, std::ldexp(1.0f, -24), 65504.0f));
+  EXPECT_THAT(reader.Names(), ElementsAre("b", "h"));
 }
 
 }  // namespace

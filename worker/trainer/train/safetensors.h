@@ -9,12 +9,12 @@
 
 #include "worker/trainer/train/file_digest.h"
 
-// Named float32 arrays in one file, in Hugging Face's format:
+// Named arrays in one file, in Hugging Face's format. Ours are float32; others' may also be bfloat16 or float16:
 //
 //   file   := header_bytes (u64, little-endian) header data
 //   header := JSON {"__metadata__": {TEXT: TEXT, ...},
-//                   NAME: {"dtype": "F32", "shape": [N, ...], "data_offsets": [BEGIN, END]}, ...}, padded with spaces
-//             so that data starts at a multiple of 8; offsets count from the start of data
+//                   NAME: {"dtype": "F32" | "BF16" | "F16", "shape": [N, ...], "data_offsets": [BEGIN, END]}, ...},
+//             padded with spaces so that data starts at a multiple of 8; offsets count from the start of data
 //   data   := the arrays, row-major, one after another without gaps
 namespace normlab::trainer {
 
@@ -34,13 +34,19 @@ class SafetensorsReader {
   /// Throws FileError if the file cannot be read, std::runtime_error if it is no safetensors file or is cut short.
   explicit SafetensorsReader(const std::filesystem::path& path);
 
-  /// Fills `values`. Throws std::runtime_error if there is no such array or its shape is another.
+  /// Fills `values`, converted to float32. Throws std::runtime_error if there is no such array or its shape is another.
   void Read(const std::string& name, const std::vector<int64_t>& shape, std::span<float> values) const;
 
+  /// The shape of that array; null if there is none.
+  const std::vector<int64_t>* FindShape(const std::string& name) const;
+
+  /// The float arrays; those of other types are passed over.
   std::vector<std::string> Names() const;
 
  private:
+  enum class Type { kF32, kBf16, kF16 };
   struct Entry {
+    Type type;
     std::vector<int64_t> shape;
     uint64_t offset;  // From the start of the file.
   };

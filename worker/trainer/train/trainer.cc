@@ -318,6 +318,7 @@ void Trainer::SaveCheckpoint() {
   events_.Emit(checkpoints_->Write({.step = step_,
                                     .tokens = step_ * batch_tokens,
                                     .fingerprint = fingerprint_,
+                                    .run_json = spec_.run_json,
                                     .model = ModelArrays(model_.parameters()),
                                     .optimizer = OptimizerArrays(model_.parameters(), optimizer_)}));
   saved_step_ = step_;

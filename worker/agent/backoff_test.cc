@@ -1,7 +1,7 @@
 #include "worker/agent/backoff.h"
 
+#include "common/rate_limit.h"
 #include "gtest/gtest.h"
-#include "worker/agent/rate_limit.h"
 
 namespace normlab::agent {
 namespace {

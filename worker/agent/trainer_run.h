@@ -12,11 +12,11 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "common/clock.h"
+#include "common/rate_limit.h"
 #include "normlab/v1/worker.pb.h"
 #include "worker/agent/attempt_files.h"
 #include "worker/agent/child.h"
 #include "worker/agent/events.h"
-#include "worker/agent/rate_limit.h"
 
 namespace normlab::agent {
 

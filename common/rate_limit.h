@@ -6,7 +6,7 @@
 
 #include "absl/time/time.h"
 
-namespace normlab::agent {
+namespace normlab {
 
 /// A bucket of `burst` tokens, filled by `per_second`.
 class RateLimit {
@@ -29,4 +29,4 @@ class RateLimit {
   std::optional<absl::Time> last_;
 };
 
-}  // namespace normlab::agent
+}  // namespace normlab

@@ -43,7 +43,8 @@ struct ExpandedRun {
 /// Checks all that ValidateExperiment and ExpandMatrix check. Defaults are not filled in.
 absl::StatusOr<v1::ExperimentSpec> ParseExperimentYaml(const std::string& text, const std::string& filename);
 
-/// Sets each field that has a default and no value, in all nested messages.
+/// Sets each field that has a default and no value, in all nested messages; in a RunSpec also the shape that
+/// model.preset gives.
 void FillDefaults(google::protobuf::Message* spec);
 
 /// All violations of the fields' own rules, of required fields (an axis counts as giving its field) and of the matrix's

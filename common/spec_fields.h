@@ -69,6 +69,15 @@ std::vector<AxisProblem> CheckAxis(std::string_view name, const google::protobuf
 /// Paths (below ExperimentSpec) of required fields that neither the spec nor an axis gives.
 std::vector<std::string> MissingFields(const v1::ExperimentSpec& spec);
 
+/// What to say of such a field, to be put after its path.
+std::string MissingText(const std::string& path);
+
+/// Sets each field whose rule has a default and that has no value, in all nested messages.
+void FillRuleDefaults(Message* spec);
+
+/// Sets the shape of a model from its preset where the model does not give it.
+void FillPreset(v1::ModelSpec* model);
+
 /// ExpandMatrix with the broken rules between fields as violations; their fields are paths below RunSpec. `runs` is
 /// complete only if the status is OK and `violations` stays empty.
 absl::Status ExpandInto(const v1::ExperimentSpec& spec, std::vector<ExpandedRun>* runs,

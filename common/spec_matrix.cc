@@ -26,9 +26,30 @@ std::optional<std::string> CheckHeads(const v1::RunSpec& run) {
                        hidden / heads * heads, (hidden / heads + 1) * heads);
   }
   const int head_size = hidden / heads;
+  if (run.model().family() == "minimax" && head_size % 4 != 0) {
+    return fmt::format(
+        "is {}, so that each of {} heads has size {}; family minimax rotates half of a head in pairs and "
+        "needs a multiple of 4",
+        hidden, heads, head_size);
+  }
   if (head_size % 2 == 0) return std::nullopt;
   return fmt::format("is {}, so that each of {} heads has size {}; RoPE rotates halves and needs an even size", hidden,
                      heads, head_size);
+}
+
+std::optional<std::string> CheckKeyValueHeads(const v1::RunSpec& run) {
+  const int heads = run.model().num_heads(), kv_heads = run.model().num_kv_heads();
+  if (kv_heads == 0 || (heads % kv_heads == 0 && run.model().family() == "minimax")) return std::nullopt;
+  if (run.model().family() == "minimax")
+    return fmt::format("is {}, which does not divide num_heads {}", kv_heads, heads);
+  return fmt::format("is {}, but family {} has as many key and value heads as query heads; leave it out", kv_heads,
+                     run.model().family());
+}
+
+std::optional<std::string> CheckPositions(const v1::RunSpec& run) {
+  if (run.model().family() != "gpt2" || run.data().seq_len() <= run.model().max_positions()) return std::nullopt;
+  return fmt::format("is {}, more than the {} positions that family gpt2 learns; raise model.max_positions",
+                     run.data().seq_len(), run.model().max_positions());
 }
 
 std::optional<std::string> CheckBatch(const v1::RunSpec& run) {
@@ -59,6 +80,8 @@ std::optional<std::string> CheckTokens(const v1::RunSpec& run) {
 
 constexpr CrossRule kCrossRules[] = {
     {"model.hidden", CheckHeads},
+    {"model.num_kv_heads", CheckKeyValueHeads},
+    {"data.seq_len", CheckPositions},
     {"train.batch_size", CheckBatch},
     {"train.warmup_steps", CheckWarmup},
     {"train.steps", CheckTokens},
@@ -98,6 +121,7 @@ ExpandedRun ExpandOne(const v1::RunSpec& base, const std::vector<Axis>& axes, in
     SetLeaf(&run.spec, axis->name, value);
     run.axes[axis->name] = ValueText(value);
   }
+  FillPreset(run.spec.mutable_model());
   return run;
 }
 
@@ -123,7 +147,7 @@ absl::Status ExpandInto(const v1::ExperimentSpec& spec, std::vector<ExpandedRun>
   const std::vector<Axis> axes = SortedAxes(spec);
   NORMLAB_ASSIGN_OR_RETURN(const int num_runs, CountRuns(axes));
   v1::RunSpec base = spec.base();
-  FillDefaults(&base);
+  FillRuleDefaults(&base);
   runs->reserve(num_runs);
   for (int place = 0; place < num_runs; ++place) {
     runs->push_back(ExpandOne(base, axes, place));

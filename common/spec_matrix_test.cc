@@ -127,5 +127,67 @@ TEST(SpecMatrixTest, ABrokenRuleNamesTheRunAndTheListIsBounded) {
   EXPECT_EQ(std::count(message.begin(), message.end(), '\n'), 19);
 }
 
+/// The model of the last run of a spec that says no more of its model than `more`.
+v1::ModelSpec ModelOf(const std::string& more) {
+  v1::ExperimentSpec spec = Spec("");
+  spec.mutable_base()->clear_model();
+  EXPECT_TRUE(google::protobuf::TextFormat::MergeFromString(more, &spec));
+  EXPECT_TRUE(ValidateExperiment(spec).empty()) << ValidateExperiment(spec)[0].message;
+  const auto runs = ExpandMatrix(spec);
+  EXPECT_TRUE(runs.ok()) << runs.status();
+  return runs->back().spec.model();
+}
+
+TEST(SpecPresetTest, GivesTheShapeThatTheSpecLeavesOut) {
+  const v1::ModelSpec model = ModelOf("base { model { preset: '130m' num_layers: 24 } }");
+  EXPECT_EQ(model.num_layers(), 24) << "what the spec says wins";
+  EXPECT_EQ(model.hidden(), 768);
+  EXPECT_EQ(model.num_heads(), 12);
+  EXPECT_EQ(model.ffn_hidden(), 2048);
+}
+
+TEST(SpecPresetTest, MayBeAnAxisBesideAnAxisOfOneOfItsFields) {
+  const v1::ModelSpec model = ModelOf(R"pb(
+    base { model { preset: "9m" } }
+    matrix {
+      key: "model.preset"
+      value {
+        values { string_value: "60m" }
+        values { string_value: "1b" }
+      }
+    }
+    matrix {
+      key: "model.num_layers"
+      value { values { number_value: 6 } }
+    }
+  )pb");
+  EXPECT_EQ(model.preset(), "1b");
+  EXPECT_EQ(model.num_layers(), 6);
+  EXPECT_EQ(model.hidden(), 2048);
+}
+
+TEST(SpecPresetTest, AnExperimentKeepsWhatWasSubmitted) {
+  v1::ExperimentSpec spec;
+  spec.mutable_base()->mutable_model()->set_preset("9m");
+  FillDefaults(&spec);
+  EXPECT_FALSE(spec.base().model().has_hidden());
+  FillDefaults(spec.mutable_base());
+  EXPECT_EQ(spec.base().model().hidden(), 128);
+}
+
+TEST(SpecMatrixTest, FamiliesHaveRulesOfTheirOwn) {
+  EXPECT_THAT(
+      ErrorOf("base { model { family: 'minimax' num_heads: 32 } }"),
+      ::testing::StrEq(
+          "model.hidden: is 64, so that each of 32 heads has size 2; family minimax rotates half of a head in pairs "
+          "and needs a multiple of 4"));
+  EXPECT_THAT(ErrorOf("base { model { family: 'minimax' num_kv_heads: 3 } }"),
+              HasSubstr("model.num_kv_heads: is 3, which does not divide num_heads 4"));
+  EXPECT_THAT(ErrorOf("base { model { num_kv_heads: 2 } }"), HasSubstr("family llama has as many key and value heads"));
+  EXPECT_THAT(ErrorOf("base { model { family: 'gpt2' max_positions: 128 } }"),
+              HasSubstr("data.seq_len: is 256, more than the 128 positions that family gpt2 learns"));
+  EXPECT_EQ(ErrorOf("base { model { family: 'minimax' num_kv_heads: 2 } }"), "");
+}
+
 }  // namespace
 }  // namespace normlab

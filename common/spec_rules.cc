@@ -1,6 +1,8 @@
 // Rules of single fields: defaults and violations.
 #include <algorithm>
+#include <iterator>
 
+#include "common/model_preset.h"
 #include "common/spec.h"
 #include "common/spec_fields.h"
 #include "fmt/format.h"
@@ -70,6 +72,22 @@ void CheckMessage(const Message& message, const std::string& prefix, std::vector
   }
 }
 
+constexpr std::string_view kPresetFields[] = {"base.model.num_layers", "base.model.hidden", "base.model.num_heads",
+                                              "base.model.ffn_hidden"};
+
+bool IsPresetField(std::string_view path) {
+  return std::find(std::begin(kPresetFields), std::end(kPresetFields), path) != std::end(kPresetFields);
+}
+
+/// Whether every run has a preset, be it the base's or the axis's.
+bool HasPreset(const v1::ExperimentSpec& spec) {
+  const auto axis = spec.matrix().find("model.preset");
+  if (axis == spec.matrix().end()) return FindModelPreset(spec.base().model().preset()) != nullptr;
+  const auto& values = axis->second.values();
+  return std::all_of(values.begin(), values.end(),
+                     [](const Value& value) { return FindModelPreset(value.string_value()) != nullptr; });
+}
+
 void CollectMissing(const Message& message, const std::string& prefix, const v1::ExperimentSpec& spec,
                     std::vector<std::string>* missing) {
   static constexpr std::string_view kBase = "base.";
@@ -84,7 +102,8 @@ void CollectMissing(const Message& message, const std::string& prefix, const v1:
       CollectMissing(reflection.GetMessage(message, &field), path + ".", spec, missing);
     } else if (RuleOf(field).required() && !reflection.HasField(message, &field)) {
       const bool is_axis = path.starts_with(kBase) && spec.matrix().contains(path.substr(kBase.size()));
-      if (!is_axis) missing->push_back(path);
+      const bool is_preset = IsPresetField(path) && HasPreset(spec);
+      if (!is_axis && !is_preset) missing->push_back(path);
     }
   }
 }
@@ -95,6 +114,33 @@ std::vector<std::string> MissingFields(const v1::ExperimentSpec& spec) {
   std::vector<std::string> missing;
   CollectMissing(spec, "", spec, &missing);
   return missing;
+}
+
+std::string MissingText(const std::string& path) {
+  return IsPresetField(path) ? "is missing; give it or model.preset" : "is missing; it has no default";
+}
+
+void FillRuleDefaults(Message* spec) {
+  const auto& reflection = *spec->GetReflection();
+  const Descriptor& type = *spec->GetDescriptor();
+  for (int i = 0; i < type.field_count(); ++i) {
+    const FieldDescriptor& field = *type.field(i);
+    if (field.is_repeated()) continue;
+    if (!IsScalar(field)) {
+      FillRuleDefaults(reflection.MutableMessage(spec, &field));
+    } else if (!reflection.HasField(*spec, &field)) {
+      if (const auto value = DefaultOf(field)) SetScalar(spec, field, *value);
+    }
+  }
+}
+
+void FillPreset(v1::ModelSpec* model) {
+  const ModelPreset* preset = FindModelPreset(model->preset());
+  if (preset == nullptr) return;
+  if (!model->has_num_layers()) model->set_num_layers(preset->num_layers);
+  if (!model->has_hidden()) model->set_hidden(static_cast<int32_t>(preset->hidden));
+  if (!model->has_num_heads()) model->set_num_heads(static_cast<int32_t>(preset->num_heads));
+  if (!model->has_ffn_hidden()) model->set_ffn_hidden(static_cast<int32_t>(preset->ffn_hidden));
 }
 
 }  // namespace spec_internal
@@ -111,24 +157,16 @@ absl::Status ViolationsToStatus(const std::vector<Violation>& violations) {
 }
 
 void FillDefaults(google::protobuf::Message* spec) {
-  const auto& reflection = *spec->GetReflection();
-  const Descriptor& type = *spec->GetDescriptor();
-  for (int i = 0; i < type.field_count(); ++i) {
-    const FieldDescriptor& field = *type.field(i);
-    if (field.is_repeated()) continue;
-    if (!IsScalar(field)) {
-      FillDefaults(reflection.MutableMessage(spec, &field));
-    } else if (!reflection.HasField(*spec, &field)) {
-      if (const auto value = DefaultOf(field)) SetScalar(spec, field, *value);
-    }
-  }
+  FillRuleDefaults(spec);
+  // Not that of an experiment's base, whose preset an axis may still change.
+  if (spec->GetDescriptor() == v1::RunSpec::descriptor()) FillPreset(static_cast<v1::RunSpec*>(spec)->mutable_model());
 }
 
 std::vector<Violation> ValidateExperiment(const v1::ExperimentSpec& spec) {
   std::vector<Violation> violations;
   CheckMessage(spec, "", &violations);
   for (const std::string& path : MissingFields(spec)) {
-    violations.push_back({path, "is missing; it has no default"});
+    violations.push_back({path, MissingText(path)});
   }
   // Sorted copies of the names: a protobuf map iterates in a random order.
   std::vector<std::string> axes;

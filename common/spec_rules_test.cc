@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "common/model_preset.h"
 #include "common/norm_scheme.h"
 #include "common/spec.h"
 #include "google/protobuf/text_format.h"
@@ -43,6 +44,13 @@ TEST(SpecRulesTest, TheSchemesOfTheContractAreTheRowsOfTheTable) {
   std::vector<std::string> rows;
   for (const NormScheme& scheme : kNormSchemes) rows.emplace_back(scheme.name);
   EXPECT_THAT(rule.one_of(), ::testing::ElementsAreArray(rows));
+}
+
+TEST(SpecRulesTest, ThePresetsOfTheContractAreTheRowsOfTheTable) {
+  const auto* field = v1::ModelSpec::descriptor()->FindFieldByName("preset");
+  std::vector<std::string> rows = {std::string(kNoPreset)};
+  for (const ModelPreset& preset : kModelPresets) rows.emplace_back(preset.name);
+  EXPECT_THAT(field->options().GetExtension(v1::rule).one_of(), ::testing::ElementsAreArray(rows));
 }
 
 TEST(SpecRulesTest, DefaultsFillWhatIsAbsentAndNothingElse) {

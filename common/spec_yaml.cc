@@ -262,7 +262,7 @@ std::optional<YAML::Node> LoadYaml(const std::string& text, Walker* walker) {
 
 void CheckMissing(const v1::ExperimentSpec& spec, Walker* walker) {
   for (const std::string& path : MissingFields(spec)) {
-    walker->Add(walker->Find(path), fmt::format("{} is missing; it has no default", path));
+    walker->Add(walker->Find(path), fmt::format("{} {}", path, MissingText(path)));
   }
 }
 

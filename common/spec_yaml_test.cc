@@ -130,7 +130,18 @@ TEST(SpecYamlTest, AllErrorsAreCollectedInOrderOfPlace) {
 TEST(SpecYamlTest, MissingFieldsAreNamedAtTheMapThatShouldHaveThem) {
   EXPECT_EQ(ErrorOf("name: x\nbase:\n  model: {num_layers: 2, hidden: 64, num_heads: 4}\n  train: {steps: 9}\n"),
             "e.yaml:2:1: base.data.dataset is missing; it has no default\n"
-            "e.yaml:3:3: base.model.ffn_hidden is missing; it has no default");
+            "e.yaml:3:3: base.model.ffn_hidden is missing; give it or model.preset");
+}
+
+TEST(SpecYamlTest, APresetCountsAsGivingTheShapeUnlessOneRunHasNone) {
+  const std::string head = "name: x\nbase:\n  data: {dataset: d}\n  train: {steps: 9}\n";
+  EXPECT_EQ(ErrorOf(head + "  model: {preset: 130m}\n"), "accepted");
+  EXPECT_EQ(ErrorOf(head + "matrix: {model.preset: [9m, 20m]}\n"), "accepted");
+  EXPECT_THAT(ErrorOf(head + "matrix: {model.preset: [9m, none]}\n"),
+              StartsWith("e.yaml:2:1: base.model.num_layers is missing; give it or model.preset\n"));
+  EXPECT_EQ(ErrorOf(head + "  model: {preset: 130M}\n"),
+            "e.yaml:5:19: base.model.preset must be one of none, 9m, 20m, 35m, 40m, 60m, 71m, 100m, 130m, 250m, 350m, "
+            "1b, 3b, 7b, not '130M'; did you mean '130m'?");
 }
 
 TEST(SpecYamlTest, AnAxisCountsAsGivingItsField) {

@@ -34,7 +34,9 @@ Exit status: 0 finished, diverged or stopped; 1 failed (the last line says why a
 Example: dataset made by `normlab data prepare` in data/linux-doc, spec in run.json:
   {"run": {
      "model": {"family": "llama", "num_layers": 12, "hidden": 64, "num_heads": 4, "ffn_hidden": 176,
-               "rope_base": 10000, "norm_eps": 1e-6, "init_std": 0.02, "embed_init_std": 0.02},
+               "rope_base": 10000, "norm_eps": 1e-6, "init_std": 0.02, "embed_init_std": 0.02,
+               "max_positions": 1024, "num_kv_heads": 0, "softmax_every": 8, "num_experts": 8,
+               "capacity_factor": 1.25, "balance_coefficient": 0.01},
      "norm": {"scheme": "lns", "mix_ln_ratio": 0.25, "final_norm": true},
      "data": {"dataset": "linux-doc", "seq_len": 128},
      "train": {"steps": 200, "batch_size": 16, "micro_batch_size": 0, "lr": 0.002, "lr_min_ratio": 0.1,

@@ -22,7 +22,14 @@ ModelSpec ReadModel(StrictObject object) {
       .norm_eps = object.Number("norm_eps", 1e-30, 1),
       .init_std = object.Number("init_std", 1e-30, 10),
       .embed_init_std = object.Number("embed_init_std", 1e-30, 10),
+      .max_positions = object.Int("max_positions", 2, 1048576),
+      .num_kv_heads = object.Int("num_kv_heads", 0, 1024),
+      .softmax_every = object.Int("softmax_every", 1, 1024),
+      .num_experts = object.Int("num_experts", 2, 1024),
+      .capacity_factor = object.Number("capacity_factor", 1e-9, 1024),
+      .balance_coefficient = object.Number("balance_coefficient", 0, 1e6),
   };
+  object.Ignore("preset");  // What it gives is in the fields above.
   object.RefuseOthers();
   if (model.hidden % model.num_heads != 0 || model.hidden / model.num_heads % 2 != 0) {
     throw JsonError(fmt::format("{}: is {}, must divide hidden ({}) into an even head size", object.PathOf("num_heads"),
@@ -43,6 +50,11 @@ NormSpec ReadNorm(StrictObject object) {
 
 DataSpec ReadData(StrictObject object) {
   DataSpec data{.dataset = object.Text("dataset"), .seq_len = object.Int("seq_len", 2, 1048576)};
+  const std::string form = object.Text("form");
+  if (form != "packed" && form != "documents") {
+    throw JsonError(fmt::format("{}: is \"{}\", must be packed or documents", object.PathOf("form"), form));
+  }
+  data.form = form == "packed" ? DataForm::kPacked : DataForm::kDocuments;
   object.RefuseOthers();
   return data;
 }

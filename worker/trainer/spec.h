@@ -19,6 +19,12 @@ struct ModelSpec {
   double norm_eps;
   double init_std;
   double embed_init_std;
+  int64_t max_positions;  // gpt2
+  int64_t num_kv_heads;   // minimax, as all below. 0: as many as num_heads.
+  int64_t softmax_every;
+  int64_t num_experts;
+  double capacity_factor;
+  double balance_coefficient;
 };
 
 struct NormSpec {
@@ -27,9 +33,12 @@ struct NormSpec {
   bool final_norm;
 };
 
+enum class DataForm { kPacked, kDocuments };
+
 struct DataSpec {
   std::string dataset;
   int64_t seq_len;
+  DataForm form;
 };
 
 struct TrainSpec {

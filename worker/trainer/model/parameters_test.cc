@@ -3,41 +3,45 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <iterator>
+#include <map>
+#include <string_view>
+
+#include "common/model_preset.h"
+
 namespace normlab::trainer {
 namespace {
 
 using ::testing::ElementsAre;
 
 TEST(ParametersTest, CountsOfThePublishedModelsAreExact) {
-  struct Preset {
-    const char* name;
-    int num_layers;
-    int64_t hidden, num_heads, ffn_hidden, vocab;
+  struct Published {
     double millions;
     double non_embedding_millions;
     double tolerance;  // Of the published rounding.
   };
-  const Preset presets[] = {
-      {"9M", 4, 128, 4, 352, 32000, 9.0, 0.8, 0.05},          {"20M", 4, 256, 4, 688, 32000, 19.5, 3.2, 0.05},
-      {"35M", 6, 384, 8, 1024, 32000, 35.2, 10.6, 0.05},      {"40M", 8, 416, 8, 1024, 32000, 42.4, 15.8, 0.05},
-      {"60M", 8, 512, 8, 1376, 32000, 58.1, 25.3, 0.05},      {"71M", 12, 512, 8, 1368, 32000, 70.6, 37.8, 0.05},
-      {"100M", 12, 640, 10, 1708, 32100, 100, 59, 0.5},       {"130M", 12, 768, 12, 2048, 32000, 134.1, 85.0, 0.05},
-      {"250M", 24, 768, 16, 2560, 32000, 247.4, 198.2, 0.05}, {"350M", 24, 1024, 16, 2736, 32000, 368.0, 302.4, 0.05},
-      {"1B", 24, 2048, 32, 5461, 32000, 1339, 1208, 0.5},     {"3B", 32, 2560, 32, 6848, 32000, 2686, 2522, 0.5},
-      {"7B", 32, 4096, 32, 11008, 32000, 6738, 6476, 0.5}};
-  for (const Preset& p : presets) {
+  const std::map<std::string_view, Published> published = {
+      {"9m", {9.0, 0.8, 0.05}},       {"20m", {19.5, 3.2, 0.05}},    {"35m", {35.2, 10.6, 0.05}},
+      {"40m", {42.4, 15.8, 0.05}},    {"60m", {58.1, 25.3, 0.05}},   {"71m", {70.6, 37.8, 0.05}},
+      {"100m", {100, 59, 0.5}},       {"130m", {134.1, 85.0, 0.05}}, {"250m", {247.4, 198.2, 0.05}},
+      {"350m", {368.0, 302.4, 0.05}}, {"1b", {1339, 1208, 0.5}},     {"3b", {2686, 2522, 0.5}},
+      {"7b", {6738, 6476, 0.5}}};
+  ASSERT_EQ(std::size(kModelPresets), published.size());
+  for (const ModelPreset& p : kModelPresets) {
+    const Published& expected = published.at(p.name);
     const ModelSpec model = {.family = "llama",
                              .num_layers = p.num_layers,
                              .hidden = p.hidden,
                              .num_heads = p.num_heads,
                              .ffn_hidden = p.ffn_hidden};
-    CheckModelSpec(model, p.vocab);
-    const int64_t count = CountParameters(model, p.vocab, /*final_norm=*/true);
+    CheckModelSpec(model, p.vocab_size);
+    const int64_t count = CountParameters(model, p.vocab_size, /*final_norm=*/true);
     const int64_t d = p.hidden, f = p.ffn_hidden;
-    EXPECT_EQ(count, 2 * p.vocab * d + p.num_layers * (4 * d * d + 3 * d * f + 2 * d) + d) << p.name;
-    EXPECT_NEAR(static_cast<double>(count) / 1e6, p.millions, p.tolerance) << p.name;
-    const double embeddings = static_cast<double>(2 * p.vocab * d);
-    EXPECT_NEAR((static_cast<double>(count) - embeddings) / 1e6, p.non_embedding_millions, p.tolerance) << p.name;
+    EXPECT_EQ(count, 2 * p.vocab_size * d + p.num_layers * (4 * d * d + 3 * d * f + 2 * d) + d) << p.name;
+    EXPECT_NEAR(static_cast<double>(count) / 1e6, expected.millions, expected.tolerance) << p.name;
+    const double embeddings = static_cast<double>(2 * p.vocab_size * d);
+    EXPECT_NEAR((static_cast<double>(count) - embeddings) / 1e6, expected.non_embedding_millions, expected.tolerance)
+        << p.name;
   }
 }
 

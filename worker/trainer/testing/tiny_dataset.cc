@@ -4,18 +4,21 @@
 #include <vector>
 
 #include "common/token_shard.h"
+#include "worker/trainer/train/file_digest.h"
 
 namespace normlab::trainer {
 namespace {
 
 ManifestShard WriteShard(const std::filesystem::path& path, uint32_t first, uint32_t count) {
   TokenShardWriter writer(path, 2);
+  std::vector<uint32_t> tokens;
   for (uint32_t i = first; i < first + count; ++i) {
     const uint32_t noise = (i * 2654435761u) >> 30;
-    writer.Append(std::vector<uint32_t>{(i + noise) % static_cast<uint32_t>(kTinyVocabSize)});
+    tokens.push_back((i + noise) % static_cast<uint32_t>(kTinyVocabSize));
   }
+  writer.AppendDocument(tokens);
   writer.Finish();
-  return {.file = path.filename().string(), .tokens = count};
+  return {.file = path.filename().string(), .tokens = count, .documents = 1};
 }
 
 }  // namespace
@@ -25,10 +28,12 @@ void WriteTinyDataset(const std::filesystem::path& folder) {
   Manifest manifest{.vocab_size = kTinyVocabSize,
                     .eos_id = 1,
                     .tokenizer_file = "tokenizer.model",
-                    .tokenizer_sha256 = std::string(64, '0')};
+                    .tokenizer_sha256 = Sha256Of("")};
+  manifest.source = nlohmann::json::object();
+  WriteFileDurably(folder / manifest.tokenizer_file, "");
   manifest.train = {
       .tokens = 2000,
-      .documents = 1,
+      .documents = 2,
       .shards = {WriteShard(folder / "train-00000.bin", 0, 1500), WriteShard(folder / "train-00001.bin", 1500, 500)}};
   manifest.validation = {
       .tokens = 500, .documents = 1, .shards = {WriteShard(folder / "validation-00000.bin", 7, 500)}};
@@ -44,9 +49,15 @@ TrainerSpec TinySpec(const std::filesystem::path& folder) {
                             .rope_base = 10000,
                             .norm_eps = 1e-6,
                             .init_std = 0.02,
-                            .embed_init_std = 0.02},
+                            .embed_init_std = 0.02,
+                            .max_positions = 16,
+                            .num_kv_heads = 0,
+                            .softmax_every = 8,
+                            .num_experts = 8,
+                            .capacity_factor = 1.25,
+                            .balance_coefficient = 0.01},
                   .norm = {.scheme = "lns", .mix_ln_ratio = 0.25, .final_norm = true},
-                  .data = {.dataset = "tiny", .seq_len = 8},
+                  .data = {.dataset = "tiny", .seq_len = 8, .form = DataForm::kPacked},
                   .train = {.steps = 12,
                             .batch_size = 4,
                             .micro_batch_size = 0,
@@ -89,10 +100,18 @@ std::string ToJson(const TrainerSpec& spec) {
           {"rope_base", run.model.rope_base},
           {"norm_eps", run.model.norm_eps},
           {"init_std", run.model.init_std},
-          {"embed_init_std", run.model.embed_init_std}}},
+          {"embed_init_std", run.model.embed_init_std},
+          {"max_positions", run.model.max_positions},
+          {"num_kv_heads", run.model.num_kv_heads},
+          {"softmax_every", run.model.softmax_every},
+          {"num_experts", run.model.num_experts},
+          {"capacity_factor", run.model.capacity_factor},
+          {"balance_coefficient", run.model.balance_coefficient}}},
         {"norm",
          {{"scheme", run.norm.scheme}, {"mix_ln_ratio", run.norm.mix_ln_ratio}, {"final_norm", run.norm.final_norm}}},
-        {"data", {{"dataset", run.data.dataset}, {"seq_len", run.data.seq_len}}},
+        {"data", {{"dataset", run.data.dataset},
+          {"seq_len", run.data.seq_len},
+          {"form", run.data.form == DataForm::kPacked ? "packed" : "documents"}}},
         {"train",
          {{"steps", run.train.steps},
           {"batch_size", run.train.batch_size},

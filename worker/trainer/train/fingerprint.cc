@@ -19,6 +19,12 @@ Fingerprint FingerprintOf(const RunSpec& run, const Manifest& manifest) {
   add("model.norm_eps", run.model.norm_eps);
   add("model.init_std", run.model.init_std);
   add("model.embed_init_std", run.model.embed_init_std);
+  add("model.max_positions", run.model.max_positions);
+  add("model.num_kv_heads", run.model.num_kv_heads);
+  add("model.softmax_every", run.model.softmax_every);
+  add("model.num_experts", run.model.num_experts);
+  add("model.capacity_factor", run.model.capacity_factor);
+  add("model.balance_coefficient", run.model.balance_coefficient);
   add("norm.scheme", run.norm.scheme);
   add("norm.mix_ln_ratio", run.norm.mix_ln_ratio);
   add("norm.final_norm", run.norm.final_norm);

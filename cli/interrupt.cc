@@ -39,28 +39,29 @@ void Interrupt::Listen() {
     if (polls[0].revents != 0) return;
     signalfd_siginfo info;
     if (read(signal_fd_, &info, sizeof(info)) != sizeof(info)) continue;
-    absl::MutexLock lock(&mutex_);
+    const std::scoped_lock lock(mutex_);
     if (interrupted_ && info.ssi_signo == SIGINT) _exit(static_cast<int>(ExitCode::kInterrupted));
     interrupted_ = true;
+    was_interrupted_.notify_all();
     // Called under the lock: SetCallback may then promise that an old callback is over.
     if (callback_) std::exchange(callback_, nullptr)();
   }
 }
 
 void Interrupt::SetCallback(std::function<void()> callback) {
-  absl::MutexLock lock(&mutex_);
+  const std::scoped_lock lock(mutex_);
   callback_ = std::move(callback);
   if (interrupted_ && callback_) std::exchange(callback_, nullptr)();
 }
 
 bool Interrupt::interrupted() const {
-  absl::MutexLock lock(&mutex_);
+  const std::scoped_lock lock(mutex_);
   return interrupted_;
 }
 
 bool Interrupt::WaitFor(absl::Duration time) {
-  absl::MutexLock lock(&mutex_);
-  return mutex_.AwaitWithTimeout(absl::Condition(&interrupted_), time);
+  std::unique_lock lock(mutex_);
+  return was_interrupted_.wait_for(lock, absl::ToChronoMilliseconds(time), [this] { return interrupted_; });
 }
 
 }  // namespace normlab::cli

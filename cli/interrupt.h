@@ -2,12 +2,13 @@
 // order.
 #pragma once
 
+#include <condition_variable>
 #include <csignal>
 #include <functional>
+#include <mutex>
 #include <thread>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 
 namespace normlab::cli {
@@ -35,7 +36,8 @@ class Interrupt {
  private:
   void Listen();
 
-  mutable absl::Mutex mutex_;
+  mutable std::mutex mutex_;
+  std::condition_variable was_interrupted_;
   bool interrupted_ ABSL_GUARDED_BY(mutex_) = false;
   std::function<void()> callback_ ABSL_GUARDED_BY(mutex_);
   sigset_t old_mask_;

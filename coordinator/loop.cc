@@ -65,7 +65,7 @@ Loop::Loop(const engine::Options& options, store::Store& store, const Clock& clo
 bool Loop::Enqueue(Item& item, bool is_always_taken, absl::Status& why) {
   bool was_empty;
   {
-    const std::lock_guard lock(mutex_);
+    const std::scoped_lock lock(mutex_);
     if (!failure_.ok() || is_stopping_) {
       why = failure_.ok() ? absl::UnavailableError("the coordinator is ending") : failure_;
       return false;
@@ -97,7 +97,7 @@ void Loop::Read(ReadCallback read) {
 
 void Loop::Stop() {
   {
-    const std::lock_guard lock(mutex_);
+    const std::scoped_lock lock(mutex_);
     is_stopping_ = true;
   }
   has_work_.notify_one();
@@ -137,7 +137,7 @@ absl::Status Loop::Run() {
 absl::Status Loop::RunOnce() {
   std::deque<Item> items;
   {
-    const std::lock_guard lock(mutex_);
+    const std::scoped_lock lock(mutex_);
     items = TakeQueued();
   }
   return Tick(std::move(items));
@@ -229,7 +229,7 @@ void Loop::Fail(const absl::Status& error, std::deque<Item>& items) {
       absl::UnavailableError(fmt::format("not stored, the coordinator is ending: {}", std::string(error.message())));
   std::deque<Item> waiting;
   {
-    const std::lock_guard lock(mutex_);
+    const std::scoped_lock lock(mutex_);
     failure_ = answer;
     waiting = std::exchange(queue_, {});
   }

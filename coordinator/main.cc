@@ -78,7 +78,7 @@ class EndReason {
  public:
   void Set() {
     {
-      const std::lock_guard lock(mutex_);
+      const std::scoped_lock lock(mutex_);
       is_set_ = true;
     }
     changed_.notify_all();

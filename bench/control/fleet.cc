@@ -20,24 +20,27 @@ constexpr std::chrono::seconds kHeartbeatInterval{3};
 }  // namespace
 
 void AssignmentBoard::RecordWelcome() {
-  absl::MutexLock lock(&mutex_);
+  const std::scoped_lock lock(mutex_);
   ++welcomes_;
+  has_news_.notify_all();
 }
 
 void AssignmentBoard::RecordStart(const std::string& run_id, absl::Time at) {
-  absl::MutexLock lock(&mutex_);
+  const std::scoped_lock lock(mutex_);
   starts_.emplace(run_id, at);
+  has_news_.notify_all();
 }
 
 void AssignmentBoard::RecordError(const absl::Status& error) {
-  absl::MutexLock lock(&mutex_);
+  const std::scoped_lock lock(mutex_);
   error_.Update(error);
+  has_news_.notify_all();
 }
 
 absl::Status AssignmentBoard::WaitForWelcomes(int count, absl::Duration timeout) {
-  absl::MutexLock lock(&mutex_);
-  const auto is_over = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return welcomes_ >= count || !error_.ok(); };
-  if (!mutex_.AwaitWithTimeout(absl::Condition(&is_over), timeout)) {
+  std::unique_lock lock(mutex_);
+  const auto is_over = [&] { return welcomes_ >= count || !error_.ok(); };
+  if (!has_news_.wait_for(lock, absl::ToChronoMilliseconds(timeout), is_over)) {
     return absl::DeadlineExceededError(
         fmt::format("{} of {} workers were welcomed within {}", welcomes_, count, absl::FormatDuration(timeout)));
   }
@@ -45,9 +48,9 @@ absl::Status AssignmentBoard::WaitForWelcomes(int count, absl::Duration timeout)
 }
 
 absl::StatusOr<absl::Time> AssignmentBoard::WaitForStart(const std::string& run_id, absl::Duration timeout) {
-  absl::MutexLock lock(&mutex_);
-  const auto is_over = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return starts_.contains(run_id) || !error_.ok(); };
-  if (!mutex_.AwaitWithTimeout(absl::Condition(&is_over), timeout)) {
+  std::unique_lock lock(mutex_);
+  const auto is_over = [&] { return starts_.contains(run_id) || !error_.ok(); };
+  if (!has_news_.wait_for(lock, absl::ToChronoMilliseconds(timeout), is_over)) {
     return absl::DeadlineExceededError(
         fmt::format("run {} was not assigned within {}", run_id, absl::FormatDuration(timeout)));
   }
@@ -80,12 +83,12 @@ class SimulatedWorker : public grpc::ClientBidiReactor<v1::WorkerMessage, v1::Co
   /// Cancels the session and waits until gRPC is done with this object.
   ~SimulatedWorker() override {
     Cancel();
-    absl::MutexLock lock(&mutex_);
-    mutex_.Await(absl::Condition(&is_done_));
+    std::unique_lock lock(mutex_);
+    done_.wait(lock, [this] { return is_done_; });
   }
 
   void Cancel() {
-    absl::MutexLock lock(&mutex_);
+    const std::scoped_lock lock(mutex_);
     is_cancelled_ = true;
     context_.TryCancel();
   }
@@ -107,21 +110,23 @@ class SimulatedWorker : public grpc::ClientBidiReactor<v1::WorkerMessage, v1::Co
   }
 
   void OnWriteDone(bool ok) override {
-    absl::MutexLock lock(&mutex_);
+    const std::scoped_lock lock(mutex_);
     outgoing_.pop_front();
     if (!ok) outgoing_.clear();
     if (!outgoing_.empty()) StartWrite(&outgoing_.front());
   }
 
   void OnDone(const grpc::Status& status) override {
-    absl::MutexLock lock(&mutex_);
+    const std::scoped_lock lock(mutex_);
     if (!is_cancelled_) board_.RecordError(FromGrpc(status));
     is_done_ = true;
+    // Under the lock: once it is released, the destructor may go on.
+    done_.notify_all();
   }
 
  private:
   void Send(v1::WorkerMessage message) {
-    absl::MutexLock lock(&mutex_);
+    const std::scoped_lock lock(mutex_);
     if (is_done_ || is_cancelled_) return;
     outgoing_.push_back(std::move(message));
     if (outgoing_.size() == 1) StartWrite(&outgoing_.front());
@@ -155,7 +160,8 @@ class SimulatedWorker : public grpc::ClientBidiReactor<v1::WorkerMessage, v1::Co
   grpc::ClientContext context_;
   v1::CoordinatorMessage incoming_;  // Touched by the read in flight and by OnReadDone only.
   int64_t last_sequence_ = 0;        // Likewise.
-  absl::Mutex mutex_;
+  std::mutex mutex_;
+  std::condition_variable done_;
   std::deque<v1::WorkerMessage> outgoing_ ABSL_GUARDED_BY(mutex_);  // The first one is being written.
   bool is_cancelled_ ABSL_GUARDED_BY(mutex_) = false;
   bool is_done_ ABSL_GUARDED_BY(mutex_) = false;

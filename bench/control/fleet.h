@@ -11,7 +11,6 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "normlab/v1/worker.grpc.pb.h"
 
@@ -30,7 +29,8 @@ class AssignmentBoard {
   absl::StatusOr<absl::Time> WaitForStart(const std::string& run_id, absl::Duration timeout);
 
  private:
-  absl::Mutex mutex_;
+  std::mutex mutex_;
+  std::condition_variable has_news_;
   int welcomes_ ABSL_GUARDED_BY(mutex_) = 0;
   absl::Status error_ ABSL_GUARDED_BY(mutex_);
   std::unordered_map<std::string, absl::Time> starts_ ABSL_GUARDED_BY(mutex_);

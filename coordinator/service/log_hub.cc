@@ -9,14 +9,15 @@
 #include <utility>
 #include <vector>
 
-#include "common/grpc_status.h"
 #include "coordinator/engine/run_state.h"
+#include "coordinator/service/ending_stream.h"
 #include "coordinator/service/limits.h"
 
 namespace normlab::service {
 
 /// One stream. Reads the store on gRPC's threads only: the engine's thread must not wait for a disk.
-class LogStream final : public grpc::ServerWriteReactor<v1::LogEntry>, public std::enable_shared_from_this<LogStream> {
+class LogStream final : public EndingStream<grpc::ServerWriteReactor<v1::LogEntry>>,
+                        public std::enable_shared_from_this<LogStream> {
  public:
   LogStream(LogHub& hub, store::Store& store, LogHub::Request request) : hub_(hub), store_(store), request_(request) {}
 
@@ -24,22 +25,16 @@ class LogStream final : public grpc::ServerWriteReactor<v1::LogEntry>, public st
 
   /// New lines may be stored, and if `is_last` no more will come.
   void Wake(bool is_last) {
-    absl::MutexLock lock(&mutex_);
+    const std::scoped_lock lock(mutex_);
     has_news_ = true;
     has_last_ = has_last_ || is_last;
     ReadSoon();
   }
 
-  void End(const absl::Status& status) {
-    absl::MutexLock lock(&mutex_);
-    if (!end_) end_ = status;
-    FinishIfEnded();
-  }
-
   void OnWriteDone(bool ok) override {
-    absl::MutexLock lock(&mutex_);
+    const std::scoped_lock lock(mutex_);
     is_busy_ = false;
-    if (!ok && !end_) end_ = absl::CancelledError("the reader is gone");
+    if (!ok) return EndLocked(absl::CancelledError("the reader is gone"));
     FinishIfEnded();
     if (is_finished_) return;
     entries_.pop_front();
@@ -63,7 +58,7 @@ class LogStream final : public grpc::ServerWriteReactor<v1::LogEntry>, public st
     if (is_busy_ || is_finished_) return;
     is_busy_ = true;
     alarm_.Set(std::chrono::system_clock::now(), [self = shared_from_this()](bool) {
-      absl::MutexLock lock(&self->mutex_);
+      const std::scoped_lock lock(self->mutex_);
       self->is_busy_ = false;
       self->FinishIfEnded();
       if (!self->is_finished_) self->ReadMore();
@@ -75,17 +70,11 @@ class LogStream final : public grpc::ServerWriteReactor<v1::LogEntry>, public st
     const bool is_last = has_last_;
     has_news_ = false;
     absl::StatusOr<store::Store::LogPage> page = ReadPage();
-    if (!page.ok()) {
-      end_ = page.status();
-      return FinishIfEnded();
-    }
+    if (!page.ok()) return EndLocked(page.status());
     position_ = page->next_position;
     entries_.assign(std::make_move_iterator(page->entries.begin()), std::make_move_iterator(page->entries.end()));
     if (!entries_.empty()) return WriteFront();
-    if (is_last) {
-      end_ = absl::OkStatus();
-      return FinishIfEnded();
-    }
+    if (is_last) return EndLocked(absl::OkStatus());
     if (has_news_) ReadSoon();
   }
 
@@ -103,26 +92,16 @@ class LogStream final : public grpc::ServerWriteReactor<v1::LogEntry>, public st
     StartWrite(&entries_.front());
   }
 
-  void FinishIfEnded() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    if (!end_ || is_finished_ || is_busy_) return;
-    is_finished_ = true;
-    Finish(ToGrpc(*end_));
-  }
-
   LogHub& hub_;
   store::Store& store_;
   const LogHub::Request request_;
   std::shared_ptr<LogStream> self_;
 
-  absl::Mutex mutex_;
   grpc::Alarm alarm_ ABSL_GUARDED_BY(mutex_);
   std::optional<uint64_t> position_ ABSL_GUARDED_BY(mutex_);
   std::deque<v1::LogEntry> entries_ ABSL_GUARDED_BY(mutex_);  // The first one is being written.
   bool has_news_ ABSL_GUARDED_BY(mutex_) = false;
   bool has_last_ ABSL_GUARDED_BY(mutex_) = false;
-  bool is_busy_ ABSL_GUARDED_BY(mutex_) = false;  // A write or an alarm is under way.
-  bool is_finished_ ABSL_GUARDED_BY(mutex_) = false;
-  std::optional<absl::Status> end_ ABSL_GUARDED_BY(mutex_);
 };
 
 grpc::ServerWriteReactor<v1::LogEntry>* LogHub::Stream(const Request& request) {
@@ -142,7 +121,7 @@ void LogHub::Begin(const std::shared_ptr<LogStream>& stream, const Request& requ
   }
   const bool is_last = !request.follow || engine::IsTerminal(run->second.state);
   if (!is_last) {
-    absl::MutexLock lock(&mutex_);
+    const std::scoped_lock lock(mutex_);
     if (!end_.ok()) return stream->End(end_);
     followers_[request.run].insert(stream);
   }
@@ -150,7 +129,7 @@ void LogHub::Begin(const std::shared_ptr<LogStream>& stream, const Request& requ
 }
 
 void LogHub::OnTick(const View& view, const engine::Changes& changes) {
-  absl::MutexLock lock(&mutex_);
+  const std::scoped_lock lock(mutex_);
   if (followers_.empty()) return;
   std::set<RunId> with_news;
   for (const engine::LogRecord& record : changes.logs) with_news.insert(record.run);
@@ -162,7 +141,7 @@ void LogHub::OnTick(const View& view, const engine::Changes& changes) {
 }
 
 void LogHub::EndAll(const absl::Status& status) {
-  absl::MutexLock lock(&mutex_);
+  const std::scoped_lock lock(mutex_);
   end_ = status;
   for (const auto& [run, streams] : followers_) {
     for (const auto& stream : streams) stream->End(status);
@@ -170,7 +149,7 @@ void LogHub::EndAll(const absl::Status& status) {
 }
 
 void LogHub::Remove(RunId run, const std::shared_ptr<LogStream>& stream) {
-  absl::MutexLock lock(&mutex_);
+  const std::scoped_lock lock(mutex_);
   const auto streams = followers_.find(run);
   if (streams == followers_.end()) return;
   streams->second.erase(stream);

@@ -2,11 +2,11 @@
 
 #include <absl/base/thread_annotations.h>
 #include <absl/status/status.h>
-#include <absl/synchronization/mutex.h>
 #include <grpcpp/support/server_callback.h>
 
 #include <map>
 #include <memory>
+#include <mutex>
 #include <set>
 
 #include "coordinator/service/engine_port.h"
@@ -43,7 +43,7 @@ class LogHub final : public TickListener {
 
   EnginePort& engine_;
   store::Store& store_;
-  absl::Mutex mutex_;
+  std::mutex mutex_;
   std::map<RunId, std::set<std::shared_ptr<LogStream>>> followers_ ABSL_GUARDED_BY(mutex_);
   absl::Status end_ ABSL_GUARDED_BY(mutex_);  // Not OK once EndAll was called.
 };

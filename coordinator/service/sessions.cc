@@ -3,20 +3,19 @@
 #include <fmt/format.h>
 
 #include <deque>
-#include <optional>
 #include <utility>
 #include <vector>
 
-#include "common/grpc_status.h"
 #include "common/log.h"
 #include "common/version.h"
 #include "coordinator/service/convert.h"
+#include "coordinator/service/ending_stream.h"
 #include "coordinator/service/limits.h"
 
 namespace normlab::service {
 
 /// One stream. Lives until gRPC is done with it and nobody else holds it.
-class Session final : public grpc::ServerBidiReactor<v1::WorkerMessage, v1::CoordinatorMessage>,
+class Session final : public EndingStream<grpc::ServerBidiReactor<v1::WorkerMessage, v1::CoordinatorMessage>>,
                       public std::enable_shared_from_this<Session> {
  public:
   Session(Sessions& sessions, EnginePort& engine) : sessions_(sessions), engine_(engine) {}
@@ -33,26 +32,25 @@ class Session final : public grpc::ServerBidiReactor<v1::WorkerMessage, v1::Coor
   /// The engine's answer to the hello.
   void HelloAnswered(const absl::Status& status) {
     if (!status.ok()) return End(status);
-    absl::MutexLock lock(&mutex_);
+    const std::scoped_lock lock(mutex_);
     accepts_messages_ = true;
   }
 
   /// The engine's answer to anything else.
   void Answered(const absl::Status& status) {
     if (!status.ok()) return End(status);
-    absl::MutexLock lock(&mutex_);
+    const std::scoped_lock lock(mutex_);
     --num_pending_;
     if (std::exchange(reads_are_paused_, false) && !end_) StartRead(&incoming_);
   }
 
   void Send(const engine::WorkerCommand& command) {
-    absl::MutexLock lock(&mutex_);
+    const std::scoped_lock lock(mutex_);
     // What was meant for an earlier session of this worker: the answer to this session's hello says it again.
     if (!accepts_messages_ || end_) return;
     if (outgoing_.size() >= kSessionOutgoingMax) {
-      end_ = absl::ResourceExhaustedError(
-          fmt::format("worker {} has {} messages to read; it must come back", worker_.name, outgoing_.size()));
-      return FinishIfEnded();
+      return EndLocked(absl::ResourceExhaustedError(
+          fmt::format("worker {} has {} messages to read; it must come back", worker_.name, outgoing_.size())));
     }
     v1::CoordinatorMessage message = ToMessage(command);
     // The front may be in the middle of its write.
@@ -63,12 +61,6 @@ class Session final : public grpc::ServerBidiReactor<v1::WorkerMessage, v1::Coor
       outgoing_.push_back(std::move(message));
     }
     WriteFront();
-  }
-
-  void End(const absl::Status& status) {
-    absl::MutexLock lock(&mutex_);
-    if (!end_) end_ = status;
-    FinishIfEnded();
   }
 
   void OnReadDone(bool ok) override {
@@ -103,10 +95,10 @@ class Session final : public grpc::ServerBidiReactor<v1::WorkerMessage, v1::Coor
   }
 
   void OnWriteDone(bool ok) override {
-    absl::MutexLock lock(&mutex_);
-    is_writing_ = false;
+    const std::scoped_lock lock(mutex_);
+    is_busy_ = false;
     outgoing_.pop_front();
-    if (!ok && !end_) end_ = absl::CancelledError("the worker is gone");
+    if (!ok) return EndLocked(absl::CancelledError("the worker is gone"));
     FinishIfEnded();
     WriteFront();
   }
@@ -115,7 +107,7 @@ class Session final : public grpc::ServerBidiReactor<v1::WorkerMessage, v1::Coor
 
   void OnDone() override {
     {
-      absl::MutexLock lock(&mutex_);
+      const std::scoped_lock lock(mutex_);
       if (!worker_.name.empty()) {
         spdlog::info("worker {}: session ended: {}", worker_.name, end_ ? end_->ToString() : "cancelled");
       }
@@ -144,7 +136,7 @@ class Session final : public grpc::ServerBidiReactor<v1::WorkerMessage, v1::Coor
 
   void Submit(engine::Command command) {
     {
-      absl::MutexLock lock(&mutex_);
+      const std::scoped_lock lock(mutex_);
       ++num_pending_;
     }
     engine_.Submit(std::move(command), [self = shared_from_this()](const absl::StatusOr<engine::Reply>& reply,
@@ -152,7 +144,7 @@ class Session final : public grpc::ServerBidiReactor<v1::WorkerMessage, v1::Coor
   }
 
   void ReadNext() {
-    absl::MutexLock lock(&mutex_);
+    const std::scoped_lock lock(mutex_);
     if (end_) return;
     if (num_pending_ >= kSessionPendingMax) {
       reads_are_paused_ = true;
@@ -162,15 +154,9 @@ class Session final : public grpc::ServerBidiReactor<v1::WorkerMessage, v1::Coor
   }
 
   void WriteFront() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    if (is_writing_ || is_finished_ || end_ || outgoing_.empty()) return;
-    is_writing_ = true;
+    if (is_busy_ || end_ || outgoing_.empty()) return;
+    is_busy_ = true;
     StartWrite(&outgoing_.front());
-  }
-
-  void FinishIfEnded() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    if (!end_ || is_finished_ || is_writing_) return;
-    is_finished_ = true;
-    Finish(ToGrpc(*end_));
   }
 
   Sessions& sessions_;
@@ -180,21 +166,17 @@ class Session final : public grpc::ServerBidiReactor<v1::WorkerMessage, v1::Coor
   WorkerId worker_;
   std::string incarnation_;
 
-  absl::Mutex mutex_;
   std::deque<v1::CoordinatorMessage> outgoing_ ABSL_GUARDED_BY(mutex_);  // The first one is being written.
   int num_pending_ ABSL_GUARDED_BY(mutex_) = 0;                          // Commands without an answer.
   bool reads_are_paused_ ABSL_GUARDED_BY(mutex_) = false;
   bool accepts_messages_ ABSL_GUARDED_BY(mutex_) = false;
-  bool is_writing_ ABSL_GUARDED_BY(mutex_) = false;
-  bool is_finished_ ABSL_GUARDED_BY(mutex_) = false;
-  std::optional<absl::Status> end_ ABSL_GUARDED_BY(mutex_);  // Finish with it once nothing is being written.
 };
 
 grpc::ServerBidiReactor<v1::WorkerMessage, v1::CoordinatorMessage>* Sessions::Open() {
   auto session = std::make_shared<Session>(*this, engine_);
   absl::Status end;
   {
-    absl::MutexLock lock(&mutex_);
+    const std::scoped_lock lock(mutex_);
     open_.insert(session);
     end = end_;
   }
@@ -206,7 +188,7 @@ grpc::ServerBidiReactor<v1::WorkerMessage, v1::CoordinatorMessage>* Sessions::Op
 void Sessions::Hello(const std::shared_ptr<Session>& session, engine::WorkerHello hello) {
   std::shared_ptr<Session> old;
   {
-    absl::MutexLock lock(&mutex_);
+    const std::scoped_lock lock(mutex_);
     old = std::exchange(by_worker_[session->worker()], session);
     spdlog::info("worker {}: session began (incarnation {})", hello.worker.name, hello.incarnation);
     engine_.Submit(std::move(hello), [session](const absl::StatusOr<engine::Reply>& reply, const View*) {
@@ -219,7 +201,7 @@ void Sessions::Hello(const std::shared_ptr<Session>& session, engine::WorkerHell
 }
 
 void Sessions::Closed(const std::shared_ptr<Session>& session) {
-  absl::MutexLock lock(&mutex_);
+  const std::scoped_lock lock(mutex_);
   open_.erase(session);
   const auto current = by_worker_.find(session->worker());
   if (current == by_worker_.end() || current->second != session) return;
@@ -232,7 +214,7 @@ void Sessions::OnTick(const View& /*view*/, const engine::Changes& changes) {
   for (const engine::Outgoing& outgoing : changes.messages) {
     std::shared_ptr<Session> session;
     {
-      absl::MutexLock lock(&mutex_);
+      const std::scoped_lock lock(mutex_);
       const auto found = by_worker_.find(outgoing.worker);
       if (found == by_worker_.end() || found->second->incarnation() != outgoing.incarnation) continue;
       session = found->second;
@@ -244,7 +226,7 @@ void Sessions::OnTick(const View& /*view*/, const engine::Changes& changes) {
 void Sessions::EndAll(const absl::Status& status) {
   std::vector<std::shared_ptr<Session>> sessions;
   {
-    absl::MutexLock lock(&mutex_);
+    const std::scoped_lock lock(mutex_);
     end_ = status;
     sessions.assign(open_.begin(), open_.end());
   }
@@ -252,7 +234,7 @@ void Sessions::EndAll(const absl::Status& status) {
 }
 
 int Sessions::num_sessions() const {
-  absl::MutexLock lock(&mutex_);
+  const std::scoped_lock lock(mutex_);
   return static_cast<int>(by_worker_.size());
 }
 

@@ -2,11 +2,11 @@
 
 #include <absl/base/thread_annotations.h>
 #include <absl/status/status.h>
-#include <absl/synchronization/mutex.h>
 #include <grpcpp/support/server_callback.h>
 
 #include <map>
 #include <memory>
+#include <mutex>
 #include <set>
 
 #include "coordinator/service/engine_port.h"
@@ -40,7 +40,7 @@ class Sessions final : public TickListener {
   void Closed(const std::shared_ptr<Session>& session);
 
   EnginePort& engine_;
-  mutable absl::Mutex mutex_;
+  mutable std::mutex mutex_;
   std::map<WorkerId, std::shared_ptr<Session>> by_worker_ ABSL_GUARDED_BY(mutex_);
   std::set<std::shared_ptr<Session>> open_ ABSL_GUARDED_BY(mutex_);
   absl::Status end_ ABSL_GUARDED_BY(mutex_);  // Not OK once EndAll was called.

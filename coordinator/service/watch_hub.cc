@@ -5,15 +5,15 @@
 #include <utility>
 #include <vector>
 
-#include "common/grpc_status.h"
 #include "coordinator/service/convert.h"
+#include "coordinator/service/ending_stream.h"
 #include "coordinator/service/limits.h"
 #include "coordinator/service/run_scan.h"
 
 namespace normlab::service {
 
 /// One stream. Lives until gRPC is done with it and nobody else holds it.
-class Watcher final : public grpc::ServerWriteReactor<v1::WatchRunsResponse>,
+class Watcher final : public EndingStream<grpc::ServerWriteReactor<v1::WatchRunsResponse>>,
                       public std::enable_shared_from_this<Watcher> {
  public:
   Watcher(WatchHub& hub, EnginePort& engine, bool until_terminal)
@@ -24,7 +24,7 @@ class Watcher final : public grpc::ServerWriteReactor<v1::WatchRunsResponse>,
 
   /// Begins with `chosen`, none of them seen. Returns false if the stream has ended already.
   bool Begin(std::set<RunId> chosen, const View& view) {
-    absl::MutexLock lock(&mutex_);
+    const std::scoped_lock lock(mutex_);
     if (is_finished_) return false;
     chosen_ = std::move(chosen);
     pending_ = chosen_;
@@ -34,27 +34,21 @@ class Watcher final : public grpc::ServerWriteReactor<v1::WatchRunsResponse>,
   }
 
   void NoteChanges(const View& view, const std::set<RunId>& changed) {
-    absl::MutexLock lock(&mutex_);
+    const std::scoped_lock lock(mutex_);
     std::set_intersection(changed.begin(), changed.end(), chosen_.begin(), chosen_.end(),
                           std::inserter(pending_, pending_.end()));
     WriteNext(view);
   }
 
-  void End(const absl::Status& status) {
-    absl::MutexLock lock(&mutex_);
-    if (!end_) end_ = status;
-    FinishIfEnded();
-  }
-
   void OnWriteDone(bool ok) override {
-    absl::MutexLock lock(&mutex_);
-    is_writing_ = false;
-    if (!ok && !end_) end_ = absl::CancelledError("the watcher is gone");
+    const std::scoped_lock lock(mutex_);
+    is_busy_ = false;
+    if (!ok) return EndLocked(absl::CancelledError("the watcher is gone"));
     FinishIfEnded();
     if (is_finished_ || pending_.empty()) return;
     engine_.Read([self = shared_from_this()](const absl::Status& status, const View* view) {
       if (!status.ok()) return self->End(status);
-      absl::MutexLock lock(&self->mutex_);
+      const std::scoped_lock lock(self->mutex_);
       self->WriteNext(*view);
     });
   }
@@ -67,14 +61,8 @@ class Watcher final : public grpc::ServerWriteReactor<v1::WatchRunsResponse>,
   }
 
  private:
-  void FinishIfEnded() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    if (!end_ || is_finished_ || is_writing_) return;
-    is_finished_ = true;
-    Finish(ToGrpc(*end_));
-  }
-
   void WriteNext(const View& view) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    if (end_ || is_finished_ || is_writing_ || pending_.empty()) return;
+    if (end_ || is_busy_ || pending_.empty()) return;
     message_.Clear();
     size_t bytes = 0;
     while (!pending_.empty() && message_.runs_size() < kWatchRunsMax && bytes < kPageBytesMax) {
@@ -90,7 +78,7 @@ class Watcher final : public grpc::ServerWriteReactor<v1::WatchRunsResponse>,
     }
     if (pending_.empty()) seen_revision_ = view.state.revision;
     message_.set_revision(seen_revision_);
-    is_writing_ = true;
+    is_busy_ = true;
     if (until_terminal_ && pending_.empty() && live_.empty()) end_ = absl::OkStatus();
     StartWrite(&message_);
   }
@@ -100,15 +88,11 @@ class Watcher final : public grpc::ServerWriteReactor<v1::WatchRunsResponse>,
   const bool until_terminal_;
   std::shared_ptr<Watcher> self_;
 
-  absl::Mutex mutex_;
   std::set<RunId> chosen_ ABSL_GUARDED_BY(mutex_);
   std::set<RunId> pending_ ABSL_GUARDED_BY(mutex_);  // Not seen in their newest state.
   std::set<RunId> live_ ABSL_GUARDED_BY(mutex_);     // Not seen in a terminal state.
   int64_t seen_revision_ ABSL_GUARDED_BY(mutex_) = 0;
   v1::WatchRunsResponse message_ ABSL_GUARDED_BY(mutex_);
-  bool is_writing_ ABSL_GUARDED_BY(mutex_) = false;
-  bool is_finished_ ABSL_GUARDED_BY(mutex_) = false;
-  std::optional<absl::Status> end_ ABSL_GUARDED_BY(mutex_);  // Finish with it once nothing is being written.
 };
 
 namespace {
@@ -137,7 +121,7 @@ grpc::ServerWriteReactor<v1::WatchRunsResponse>* WatchHub::Watch(engine::Selecto
 void WatchHub::Begin(const std::shared_ptr<Watcher>& watcher, const engine::Selector& selector, const View& view) {
   std::set<RunId> chosen = Choose(selector, view);
   if (chosen.empty()) return watcher->End(absl::NotFoundError("the selector chooses no run"));
-  absl::MutexLock lock(&mutex_);
+  const std::scoped_lock lock(mutex_);
   if (!end_.ok()) return watcher->End(end_);
   // Under the lock, so that the Remove of a stream that ends meanwhile comes after the insertion.
   if (watcher->Begin(std::move(chosen), view)) watchers_.insert(watcher);
@@ -147,7 +131,7 @@ void WatchHub::OnTick(const View& view, const engine::Changes& changes) {
   if (changes.runs.empty()) return;
   std::vector<std::shared_ptr<Watcher>> watchers;
   {
-    absl::MutexLock lock(&mutex_);
+    const std::scoped_lock lock(mutex_);
     watchers.assign(watchers_.begin(), watchers_.end());
   }
   for (const auto& watcher : watchers) watcher->NoteChanges(view, changes.runs);
@@ -156,7 +140,7 @@ void WatchHub::OnTick(const View& view, const engine::Changes& changes) {
 void WatchHub::EndAll(const absl::Status& status) {
   std::vector<std::shared_ptr<Watcher>> watchers;
   {
-    absl::MutexLock lock(&mutex_);
+    const std::scoped_lock lock(mutex_);
     end_ = status;
     watchers.assign(watchers_.begin(), watchers_.end());
   }
@@ -164,12 +148,12 @@ void WatchHub::EndAll(const absl::Status& status) {
 }
 
 void WatchHub::Remove(const std::shared_ptr<Watcher>& watcher) {
-  absl::MutexLock lock(&mutex_);
+  const std::scoped_lock lock(mutex_);
   watchers_.erase(watcher);
 }
 
 int WatchHub::num_watchers() const {
-  absl::MutexLock lock(&mutex_);
+  const std::scoped_lock lock(mutex_);
   return static_cast<int>(watchers_.size());
 }
 

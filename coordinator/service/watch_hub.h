@@ -2,10 +2,10 @@
 
 #include <absl/base/thread_annotations.h>
 #include <absl/status/status.h>
-#include <absl/synchronization/mutex.h>
 #include <grpcpp/support/server_callback.h>
 
 #include <memory>
+#include <mutex>
 #include <set>
 
 #include "coordinator/engine/command.h"
@@ -38,7 +38,7 @@ class WatchHub final : public TickListener {
   void Remove(const std::shared_ptr<Watcher>& watcher);
 
   EnginePort& engine_;
-  mutable absl::Mutex mutex_;
+  mutable std::mutex mutex_;
   std::set<std::shared_ptr<Watcher>> watchers_ ABSL_GUARDED_BY(mutex_);
   absl::Status end_ ABSL_GUARDED_BY(mutex_);  // Not OK once EndAll was called.
 };

@@ -12,7 +12,7 @@ class MemoryBackend final : public Backend {
   explicit MemoryBackend(std::shared_ptr<MemoryDisk> disk) : disk_(std::move(disk)) {}
 
   absl::Status Write(const std::vector<Mutation>& mutations) override {
-    absl::MutexLock lock(&disk_->mutex);
+    const std::scoped_lock lock(disk_->mutex);
     for (const Mutation& mutation : mutations) {
       auto& table = disk_->tables[static_cast<size_t>(mutation.table)];
       switch (mutation.kind) {
@@ -32,7 +32,7 @@ class MemoryBackend final : public Backend {
 
   absl::Status Scan(Table table, const std::string& from, const std::string& to,
                     absl::FunctionRef<bool(std::string_view, std::string_view)> visit) override {
-    absl::MutexLock lock(&disk_->mutex);
+    const std::scoped_lock lock(disk_->mutex);
     const auto& rows = disk_->tables[static_cast<size_t>(table)];
     for (auto row = rows.lower_bound(from); row != rows.end() && (to.empty() || row->first < to); ++row) {
       if (!visit(row->first, row->second)) break;
@@ -42,7 +42,7 @@ class MemoryBackend final : public Backend {
 
   absl::StatusOr<std::optional<std::string>> LastKey(Table table, const std::string& from,
                                                      const std::string& to) override {
-    absl::MutexLock lock(&disk_->mutex);
+    const std::scoped_lock lock(disk_->mutex);
     const auto& rows = disk_->tables[static_cast<size_t>(table)];
     auto row = rows.lower_bound(to);
     if (row == rows.begin() || (--row)->first < from) return std::optional<std::string>();

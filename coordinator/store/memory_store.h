@@ -2,11 +2,11 @@
 
 #include <absl/base/thread_annotations.h>
 #include <absl/status/statusor.h>
-#include <absl/synchronization/mutex.h>
 
 #include <array>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 
 #include "coordinator/store/backend.h"
@@ -16,7 +16,7 @@ namespace normlab::store {
 
 /// What a memory store keeps; it outlives the store, as a disk outlives a process. Safe to use from any thread.
 struct MemoryDisk {
-  absl::Mutex mutex;
+  std::mutex mutex;
   std::array<std::map<std::string, std::string>, kNumTables> tables ABSL_GUARDED_BY(mutex);
 };
 

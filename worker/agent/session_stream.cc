@@ -16,39 +16,36 @@ std::unique_ptr<SessionStream> SessionStream::Open(v1::WorkerService::Stub& stub
 
 SessionStream::~SessionStream() {
   Cancel();
-  const auto has_ended = [this] {
-    mutex_.AssertReaderHeld();
-    return ended_.has_value();
-  };
-  absl::MutexLock lock(&mutex_, absl::Condition(&has_ended));
+  std::unique_lock lock(mutex_);
+  has_ended_.wait(lock, [this] { return ended_.has_value(); });
 }
 
 void SessionStream::Send(v1::WorkerMessage message) {
-  absl::MutexLock lock(&mutex_);
+  const std::scoped_lock lock(mutex_);
   if (is_write_side_over_) return;
   outbox_.push_back(std::move(message));
   if (!is_writing_) WriteNext();
 }
 
 size_t SessionStream::backlog() const {
-  absl::MutexLock lock(&mutex_);
+  const std::scoped_lock lock(mutex_);
   return outbox_.size();
 }
 
 void SessionStream::HalfClose() {
-  absl::MutexLock lock(&mutex_);
+  const std::scoped_lock lock(mutex_);
   if (is_write_side_over_ || is_half_close_asked_) return;
   is_half_close_asked_ = true;
   if (!is_writing_) WriteNext();
 }
 
 std::vector<v1::CoordinatorMessage> SessionStream::Take() {
-  absl::MutexLock lock(&mutex_);
+  const std::scoped_lock lock(mutex_);
   return std::exchange(inbox_, {});
 }
 
 std::optional<grpc::Status> SessionStream::ended() const {
-  absl::MutexLock lock(&mutex_);
+  const std::scoped_lock lock(mutex_);
   return ended_;
 }
 
@@ -64,7 +61,7 @@ void SessionStream::WriteNext() {
 
 void SessionStream::OnReadDone(bool ok) {
   {
-    absl::MutexLock lock(&mutex_);
+    const std::scoped_lock lock(mutex_);
     if (ok) {
       inbox_.push_back(std::move(incoming_));
       incoming_.Clear();
@@ -82,7 +79,7 @@ void SessionStream::OnReadDone(bool ok) {
 
 void SessionStream::OnWriteDone(bool ok) {
   {
-    absl::MutexLock lock(&mutex_);
+    const std::scoped_lock lock(mutex_);
     is_writing_ = false;
     outbox_.pop_front();
     if (!ok) is_write_side_over_ = true;
@@ -99,8 +96,10 @@ void SessionStream::OnDone(const grpc::Status& status) {
   // Once the end is known, the owner may destroy this object.
   const std::shared_ptr<Wakeup> wakeup = wakeup_;
   {
-    absl::MutexLock lock(&mutex_);
+    const std::scoped_lock lock(mutex_);
     ended_ = status;
+    // Under the lock: once it is released, the destructor may go on.
+    has_ended_.notify_all();
   }
   wakeup->Wake();
 }

@@ -1,12 +1,13 @@
 #pragma once
 
+#include <condition_variable>
 #include <deque>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "grpcpp/grpcpp.h"
 #include "normlab/v1/worker.grpc.pb.h"
 #include "worker/agent/wakeup.h"
@@ -49,7 +50,8 @@ class SessionStream final : public grpc::ClientBidiReactor<v1::WorkerMessage, v1
   grpc::ClientContext context_;
   v1::CoordinatorMessage incoming_;  // Of the read that is going on.
 
-  mutable absl::Mutex mutex_;
+  mutable std::mutex mutex_;
+  std::condition_variable has_ended_;
   std::deque<v1::WorkerMessage> outbox_ ABSL_GUARDED_BY(mutex_);  // The front is being written while is_writing_.
   std::vector<v1::CoordinatorMessage> inbox_ ABSL_GUARDED_BY(mutex_);
   bool is_writing_ ABSL_GUARDED_BY(mutex_) = false;

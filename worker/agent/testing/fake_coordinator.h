@@ -1,13 +1,14 @@
 // A coordinator that does what a test says.
 #pragma once
 
+#include <condition_variable>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "fmt/format.h"
 #include "grpcpp/grpcpp.h"
@@ -43,30 +44,30 @@ class FakeCoordinator final : private v1::WorkerService::Service {
 
   // What it does by itself.
   void set_lease(absl::Duration lease) {
-    absl::MutexLock lock(&mutex_);
+    const std::scoped_lock lock(mutex_);
     lease_ = lease;
   }
   void set_acknowledges(bool value) {
-    absl::MutexLock lock(&mutex_);
+    const std::scoped_lock lock(mutex_);
     acknowledges_ = value;
   }
   void set_answers_heartbeats(bool value) {
-    absl::MutexLock lock(&mutex_);
+    const std::scoped_lock lock(mutex_);
     answers_heartbeats_ = value;
   }
   /// The next hello is refused.
   void RefuseOnce(const grpc::Status& status) {
-    absl::MutexLock lock(&mutex_);
+    const std::scoped_lock lock(mutex_);
     refusal_ = status;
   }
   void FenceAtNextHello(const v1::AttemptRef& attempt) {
-    absl::MutexLock lock(&mutex_);
+    const std::scoped_lock lock(mutex_);
     *fenced_.Add() = attempt;
   }
 
   /// To the worker; false if no session is open.
   bool Send(const v1::CoordinatorMessage& message) {
-    absl::MutexLock lock(&mutex_);
+    const std::scoped_lock lock(mutex_);
     return stream_ != nullptr && stream_->Write(message);
   }
 
@@ -77,15 +78,11 @@ class FakeCoordinator final : private v1::WorkerService::Service {
   }
   template <typename Predicate>
   bool AwaitFor(absl::Duration timeout, const Predicate& predicate) {
-    const auto holds = [&] {
-      mutex_.AssertHeld();
-      return predicate(messages_);
-    };
-    absl::MutexLock lock(&mutex_);
-    return mutex_.AwaitWithTimeout(absl::Condition(&holds), timeout);
+    std::unique_lock lock(mutex_);
+    return has_news_.wait_for(lock, absl::ToChronoMilliseconds(timeout), [&] { return predicate(messages_); });
   }
   WorkerMessages messages() const {
-    absl::MutexLock lock(&mutex_);
+    const std::scoped_lock lock(mutex_);
     return messages_;
   }
 
@@ -95,8 +92,9 @@ class FakeCoordinator final : private v1::WorkerService::Service {
   grpc::Status Session(grpc::ServerContext*, Stream* stream) override {
     v1::WorkerMessage message;
     while (stream->Read(&message)) {
-      absl::MutexLock lock(&mutex_);
+      const std::scoped_lock lock(mutex_);
       messages_.push_back(message);
+      has_news_.notify_all();
       if (message.has_hello()) {
         if (refusal_) return *std::exchange(refusal_, std::nullopt);
         stream_ = stream;
@@ -116,14 +114,15 @@ class FakeCoordinator final : private v1::WorkerService::Service {
         stream->Write(answer);
       }
     }
-    absl::MutexLock lock(&mutex_);
+    const std::scoped_lock lock(mutex_);
     if (stream_ == stream) stream_ = nullptr;
     return grpc::Status::OK;
   }
 
   std::unique_ptr<grpc::Server> server_;
   int port_ = 0;
-  mutable absl::Mutex mutex_;
+  mutable std::mutex mutex_;
+  std::condition_variable has_news_;  // More in messages_.
   Stream* stream_ ABSL_GUARDED_BY(mutex_) = nullptr;
   WorkerMessages messages_ ABSL_GUARDED_BY(mutex_);
   absl::Duration lease_ ABSL_GUARDED_BY(mutex_) = absl::Seconds(30);

@@ -51,7 +51,7 @@ class TokenShardTest : public ::testing::Test {
     std::vector<uint32_t> tokens(num_tokens);
     std::iota(tokens.begin(), tokens.end(), 0u);
     TokenShardWriter writer(folder_ / "s.bin", token_bytes);
-    writer.Append(tokens);
+    writer.AppendDocument(tokens);
     writer.Finish();
     return Read(folder_ / "s.bin");
   }
@@ -59,25 +59,45 @@ class TokenShardTest : public ::testing::Test {
   std::filesystem::path folder_;
 };
 
-TEST_F(TokenShardTest, HoldsHeaderTokensAndOneChecksumPerBlock) {
+TEST_F(TokenShardTest, HoldsHeaderTokensEndsAndOneChecksumPerBlock) {
   const std::string bytes = WrittenShard(40000, 2);
   const ShardHeader header = DecodeShardHeader(bytes.data(), bytes.size(), "s.bin");
   EXPECT_EQ(header.num_tokens, 40000u);
+  EXPECT_EQ(header.num_documents, 1u);
   EXPECT_EQ(header.token_bytes, 2u);
+  EXPECT_EQ(header.token_max, 39999u);
   EXPECT_EQ(header.NumBlocks(), 2u);
   uint16_t last;
   std::memcpy(&last, bytes.data() + kShardHeaderBytes + 39999 * 2, 2);
   EXPECT_EQ(last, 39999);
+  uint64_t end;
+  std::memcpy(&end, bytes.data() + header.EndsOffset(), 8);
+  EXPECT_EQ(end, 40000u);
   uint32_t second_checksum;
   std::memcpy(&second_checksum, bytes.data() + header.ChecksumsOffset() + 4, 4);
-  const uint64_t second_block = kShardHeaderBytes + kShardBlockTokens * 2;
+  const uint64_t second_block = kShardHeaderBytes + kShardBlockBytes;
   EXPECT_EQ(second_checksum, Crc32(bytes.data() + second_block, header.ChecksumsOffset() - second_block));
+}
+
+TEST_F(TokenShardTest, AMaskHasABitPerTokenThatIsZeroForWhatIsGiven) {
+  TokenShardWriter writer(folder_ / "s.bin", 4, /*has_mask=*/true);
+  writer.AppendDocument(std::vector<uint32_t>{70000, 1, 2}, 2);
+  writer.AppendDocument(std::vector<uint32_t>{3, 4, 5, 6, 7, 8, 9}, 1);
+  writer.Finish();
+  const std::string bytes = Read(folder_ / "s.bin");
+  const ShardHeader header = DecodeShardHeader(bytes.data(), bytes.size(), "s.bin");
+  EXPECT_EQ(header.num_documents, 2u);
+  EXPECT_EQ(header.token_max, 70000u);
+  ASSERT_TRUE(header.has_mask);
+  EXPECT_EQ(header.ChecksumsOffset() - header.MaskOffset(), 2u);
+  EXPECT_EQ(static_cast<uint8_t>(bytes[header.MaskOffset()]), 0b11110100);
+  EXPECT_EQ(static_cast<uint8_t>(bytes[header.MaskOffset() + 1]), 0b11);
 }
 
 TEST_F(TokenShardTest, IsNotThereBeforeFinishAndLeavesNothingWithoutIt) {
   {
     TokenShardWriter writer(folder_ / "s.bin", 4);
-    writer.Append(std::vector<uint32_t>(10, 1));
+    writer.AppendDocument(std::vector<uint32_t>(10, 1));
     EXPECT_FALSE(std::filesystem::exists(folder_ / "s.bin"));
   }
   EXPECT_TRUE(std::filesystem::is_empty(folder_));
@@ -85,16 +105,24 @@ TEST_F(TokenShardTest, IsNotThereBeforeFinishAndLeavesNothingWithoutIt) {
 
 TEST_F(TokenShardTest, RefusesATokenThatDoesNotFit) {
   TokenShardWriter writer(folder_ / "s.bin", 2);
-  EXPECT_THROW(writer.Append(std::vector<uint32_t>{65536}), DatasetError);
+  EXPECT_THROW(writer.AppendDocument(std::vector<uint32_t>{65536}), DatasetError);
 }
 
 TEST_F(TokenShardTest, ATruncatedFileIsFoundByItsSize) {
   const std::string bytes = WrittenShard(100, 2);
   EXPECT_EQ(HeaderError(bytes), "no error");
   EXPECT_EQ(HeaderError(bytes.substr(0, bytes.size() - 1)),
-            "s.bin is truncated: it has 267 bytes, 100 tokens need 268; prepare the dataset again");
+            "s.bin is truncated: it has 275 bytes, 100 tokens in 1 documents need 276; prepare the dataset again");
   EXPECT_EQ(HeaderError(bytes.substr(0, 10)), "s.bin is truncated: it has 10 bytes, a shard's header alone has 64");
-  EXPECT_THAT(HeaderError(bytes + "x"), HasSubstr("s.bin is too long: it has 269 bytes"));
+  EXPECT_THAT(HeaderError(bytes + "x"), HasSubstr("s.bin is too long: it has 277 bytes"));
+}
+
+TEST_F(TokenShardTest, AnotherVersionIsNamed) {
+  std::string bytes = WrittenShard(100, 2);
+  bytes[8] = 1;
+  const uint32_t crc = Crc32(bytes.data(), 60);
+  std::memcpy(bytes.data() + 60, &crc, 4);
+  EXPECT_EQ(HeaderError(bytes), "s.bin has shard version 1, this program reads 2: prepare the dataset again");
 }
 
 TEST_F(TokenShardTest, AnyFlippedBitOfTheHeaderIsFound) {
@@ -108,15 +136,26 @@ TEST_F(TokenShardTest, AnyFlippedBitOfTheHeaderIsFound) {
 
 TEST_F(TokenShardTest, ManifestComesBackAsItWasWritten) {
   Manifest manifest{.vocab_size = 100, .eos_id = 2, .tokenizer_file = "t.model", .tokenizer_sha256 = "ab"};
-  manifest.train = {.tokens = 7, .documents = 2, .shards = {{"train-00000.bin", 3}, {"train-00001.bin", 4}}};
-  manifest.validation = {.tokens = 1, .documents = 1, .shards = {{"validation-00000.bin", 1}}};
+  manifest.source = {{"recipe", 7}};
+  manifest.train = {.tokens = 7,
+                    .documents = 2,
+                    .text_bytes = 30,
+                    .empty = 4,
+                    .invalid = 5,
+                    .shards = {{"train-00000.bin", 3, 1, "cd"}, {"train-00001.bin", 4, 1, "ef"}}};
+  manifest.validation = {.tokens = 1, .documents = 1, .shards = {{"validation-00000.bin", 1, 1, "01"}}};
   WriteManifest(folder_, manifest);
   const Manifest read = ReadManifest(folder_);
   EXPECT_EQ(read.vocab_size, 100);
   EXPECT_EQ(read.eos_id, 2);
   EXPECT_EQ(read.tokenizer_file, "t.model");
+  EXPECT_EQ(read.source, manifest.source);
   EXPECT_EQ(read.train.shards.at(1).file, "train-00001.bin");
+  EXPECT_EQ(read.train.shards.at(1).sha256, "ef");
   EXPECT_EQ(read.train.tokens, 7);
+  EXPECT_EQ(read.train.text_bytes, 30);
+  EXPECT_EQ(read.train.empty, 4);
+  EXPECT_EQ(read.train.invalid, 5);
   EXPECT_EQ(read.validation.documents, 1);
 }
 
@@ -125,18 +164,28 @@ TEST_F(TokenShardTest, ManifestErrorsNameFileAndKey) {
                                          "dataset with `normlab data prepare`"));
   WriteManifestText("{");
   EXPECT_THAT(ManifestError(), HasSubstr("manifest.json is not JSON"));
-  WriteManifestText(R"({"format": "other"})");
-  EXPECT_THAT(ManifestError(),
-              HasSubstr("manifest.json: format: is \"other\", this program reads \"normlab-tokens-v1\""));
-  const std::string head = R"({"format": "normlab-tokens-v1", "vocab_size": 10, "eos_id": 1, )"
-                           R"("tokenizer": {"file": "t", "sha256": "x"}, "splits": {"validation": )"
-                           R"({"tokens": 0, "documents": 0, "shards": []}, "train": )";
-  WriteManifestText(head + R"({"tokens": 5, "documents": 1, "shards": [{"file": "a", "tokens": 4}]}}})");
-  EXPECT_THAT(ManifestError(), HasSubstr("splits.train.tokens: is 5, but the 1 shards have 4 tokens"));
-  WriteManifestText(head + R"({"tokens": 4, "documents": 1, "shards": [{"file": "../a", "tokens": 4}]}}})");
-  EXPECT_THAT(ManifestError(), HasSubstr("splits.train.shards[0].file: \"../a\" is not a plain file name"));
-  WriteManifestText(head + R"({"tokens": 4, "documents": 1, "shards": [{"file": "a", "tokens": 4, "x": 1}]}}})");
-  EXPECT_THAT(ManifestError(), HasSubstr("splits.train.shards[0]: the key \"x\" is unknown"));
+  WriteManifestText(R"({"format": "normlab-tokens-v1"})");
+  EXPECT_THAT(ManifestError(), HasSubstr("manifest.json: format: is \"normlab-tokens-v1\", this program reads "
+                                         "\"normlab-tokens-v2\"; prepare the dataset again"));
+  const auto error_of = [&](const std::string& tokenizer, const std::string& counts, const std::string& shard) {
+    const std::string rest = R"("text_bytes": 9, "empty": 0, "invalid": 0, "shards": [)";
+    WriteManifestText(R"({"format": "normlab-tokens-v2", "vocab_size": 10, "eos_id": 1, "source": {}, "tokenizer": {)" +
+                      tokenizer + R"(, "sha256": "x"}, "splits": {"validation": {"tokens": 0, "documents": 0, )" +
+                      rest + R"(]}, "train": {)" + counts + ", " + rest + "{" + shard + R"(, "sha256": "y"}]}}})");
+    return ManifestError();
+  };
+  const std::string tokenizer = R"("file": "t")", shard = R"("file": "a", "tokens": 4, "documents": 1)";
+  EXPECT_EQ(error_of(tokenizer, R"("tokens": 4, "documents": 1)", shard), "no error");
+  EXPECT_THAT(error_of(tokenizer, R"("tokens": 5, "documents": 1)", shard),
+              HasSubstr("splits.train.tokens: is 5, but the 1 shards have 4 tokens"));
+  EXPECT_THAT(error_of(tokenizer, R"("tokens": 4, "documents": 2)", shard),
+              HasSubstr("splits.train.documents: is 2, but the 1 shards have 1 documents"));
+  EXPECT_THAT(error_of(tokenizer, R"("tokens": 4, "documents": 1)", R"("file": "../a", "tokens": 4, "documents": 1)"),
+              HasSubstr("splits.train.shards[0].file: \"../a\" is not a plain file name"));
+  EXPECT_THAT(error_of(R"("file": "/t")", R"("tokens": 4, "documents": 1)", shard),
+              HasSubstr("tokenizer.file: \"/t\" is not a plain file name"));
+  EXPECT_THAT(error_of(tokenizer, R"("tokens": 4, "documents": 1)", shard + R"(, "x": 1)"),
+              HasSubstr("splits.train.shards[0]: the key \"x\" is unknown"));
 }
 
 }  // namespace

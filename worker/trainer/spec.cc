@@ -151,6 +151,10 @@ TrainerSpec ReadSpec(StrictObject object) {
 
 /// read(document), with what is wrong in the document as a PermanentError.
 template <typename Read>
+  if (train.init_from.empty() != spec.init_dir.empty()) {
+    throw JsonError(fmt::format("init_dir: is \"{}\", run.train.init_from is \"{}\": both must be given or neither",
+                                spec.init_dir, train.init_from));
+  }
 auto ReadDocument(const std::string& json, const Read& read) {
   try {
     const nlohmann::json document = nlohmann::json::parse(json);

@@ -42,11 +42,11 @@ uint64_t Permutation::Encrypt(uint64_t value) const {
   return (left << half_bits_) | right;
 }
 
-int64_t TrainSampler::Window(int64_t step, int64_t index) const {
+int64_t TrainSampler::Row(int64_t step, int64_t index) const {
   const int64_t position = (step - 1) * batch_size_ + index;
-  const auto pass = static_cast<uint64_t>(position / num_windows_);
-  const Permutation order(static_cast<uint64_t>(num_windows_), Mix(Mix(seed_) ^ pass));
-  return static_cast<int64_t>(order(static_cast<uint64_t>(position % num_windows_)));
+  const auto pass = static_cast<uint64_t>(position / num_rows_);
+  const Permutation order(static_cast<uint64_t>(num_rows_), Mix(Mix(seed_) ^ pass));
+  return static_cast<int64_t>(order(static_cast<uint64_t>(position % num_rows_)));
 }
 
 IndexRange RankPart(int64_t count, int rank, int world_size) {

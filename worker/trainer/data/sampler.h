@@ -2,6 +2,8 @@
 
 #include <cstdint>
 
+#include "worker/trainer/data/dataset.h"
+
 namespace normlab::trainer {
 
 /// A permutation of 0 .. size - 1 chosen by `key`, computed point by point and without a table: a Feistel network on
@@ -22,26 +24,20 @@ class Permutation {
   int half_bits_;
 };
 
-/// Which window stands where in which batch: a pure function of (seed, step), the same for every world size and scheme.
-/// Every `num_windows` sequences are one pass over all windows, each pass in a new order; a batch may span two passes.
+/// Which row stands where in which batch: a pure function of (seed, step), the same for every world size and scheme.
+/// Every `num_rows` sequences are one pass over all rows, each pass in a new order; a batch may span two passes.
 class TrainSampler {
  public:
-  TrainSampler(uint64_t seed, int64_t num_windows, int64_t batch_size)
-      : seed_(seed), num_windows_(num_windows), batch_size_(batch_size) {}
+  TrainSampler(uint64_t seed, int64_t num_rows, int64_t batch_size)
+      : seed_(seed), num_rows_(num_rows), batch_size_(batch_size) {}
 
-  /// Window of sequence `index` (0 .. batch_size - 1) in the global batch of the 1-based `step`.
-  int64_t Window(int64_t step, int64_t index) const;
+  /// Row of sequence `index` (0 .. batch_size - 1) in the global batch of the 1-based `step`.
+  int64_t Row(int64_t step, int64_t index) const;
 
  private:
   uint64_t seed_;
-  int64_t num_windows_;
+  int64_t num_rows_;
   int64_t batch_size_;
-};
-
-/// Half-open range of a list.
-struct IndexRange {
-  int64_t begin;
-  int64_t end;
 };
 
 /// The contiguous part of `count` things that belongs to `rank`: sizes differ by at most one, larger ones first.

@@ -41,12 +41,12 @@ TEST(PermutationTest, WorksBeyond32Bits) {
   EXPECT_NE(order(size - 1), order(size - 2));
 }
 
-TEST(TrainSamplerTest, EachPassHasEveryWindowOnceThoughBatchesSpanPasses) {
-  constexpr int64_t kWindows = 10, kBatch = 4;
-  const TrainSampler sampler(7, kWindows, kBatch);
+TEST(TrainSamplerTest, EachPassHasEveryRowOnceThoughBatchesSpanPasses) {
+  constexpr int64_t kRows = 10, kBatch = 4;
+  const TrainSampler sampler(7, kRows, kBatch);
   std::vector<int64_t> stream;
   for (int64_t step = 1; step <= 5; ++step) {
-    for (int64_t i = 0; i < kBatch; ++i) stream.push_back(sampler.Window(step, i));
+    for (int64_t i = 0; i < kBatch; ++i) stream.push_back(sampler.Row(step, i));
   }
   const std::vector<int64_t> first(stream.begin(), stream.begin() + 10), second(stream.begin() + 10, stream.end());
   EXPECT_THAT(first, ::testing::UnorderedElementsAre(0, 1, 2, 3, 4, 5, 6, 7, 8, 9));
@@ -57,9 +57,9 @@ TEST(TrainSamplerTest, EachPassHasEveryWindowOnceThoughBatchesSpanPasses) {
 TEST(TrainSamplerTest, OrderNeverChangesBetweenVersions) {
   // A resumed run must go on in the order that it began with.
   const TrainSampler sampler(1, 1000, 8);
-  std::vector<int64_t> windows;
-  for (int64_t i = 0; i < 4; ++i) windows.push_back(sampler.Window(3, i));
-  EXPECT_THAT(windows, ::testing::ElementsAre(143, 689, 231, 413));
+  std::vector<int64_t> rows;
+  for (int64_t i = 0; i < 4; ++i) rows.push_back(sampler.Row(3, i));
+  EXPECT_THAT(rows, ::testing::ElementsAre(143, 689, 231, 413));
 }
 
 TEST(RankPartTest, PartsAreContiguousAndCoverAll) {

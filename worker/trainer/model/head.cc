@@ -3,8 +3,11 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/index_select.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/scalar_tensor.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/functions/utils.h>
 
 #include <algorithm>
@@ -114,9 +117,8 @@ struct HeadNode : torch::autograd::Node {
   void release_variables() override { saved = {}; }
 };
 
-}  // namespace
-
-at::Tensor HeadLoss(const Head& head, const at::Tensor& x, const at::Tensor& targets) {
+/// The loss where every token has a target.
+at::Tensor FullLoss(const Head& head, const at::Tensor& x, const at::Tensor& targets) {
   CheckTargets(targets, x.size(0), head.weight.size(0));
   const bool wants_grad = torch::autograd::compute_requires_grad(x, head.trainable_weight);
   HeadSaved saved;
@@ -140,6 +142,21 @@ at::Tensor HeadLoss(const Head& head, const at::Tensor& x, const at::Tensor& tar
 at::Tensor HeadLogits(const Head& head, const at::Tensor& x) {
   at::AutoDispatchBelowADInplaceOrView below_autograd;
   return at::mm(head.norm ? ApplyNorm(*head.norm, x).output : x, head.weight.t());
+}
+
+}  // namespace
+
+at::Tensor HeadLoss(const Head& head, const at::Tensor& x, const at::Tensor& targets) {
+  const int64_t* begin = targets.const_data_ptr<int64_t>();
+  std::vector<int64_t> counted;
+  for (int64_t i = 0; i < targets.numel(); ++i) {
+    if (begin[i] != kIgnoredTarget) counted.push_back(i);
+  }
+  if (static_cast<int64_t>(counted.size()) == targets.numel()) return FullLoss(head, x, targets);
+  // One token with weight 0 gives every parameter its gradient of zeros, which all ranks must have.
+  if (counted.empty()) return FullLoss(head, x.narrow(0, 0, 1), at::zeros({1}, at::kLong)) * 0;
+  const at::Tensor rows = at::tensor(counted, at::kLong);
+  return FullLoss(head, x.index_select(0, rows), targets.index_select(0, rows));
 }
 
 }  // namespace normlab::trainer

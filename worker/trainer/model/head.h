@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "worker/trainer/model/norm.h"
+#include "worker/trainer/data/ignored_target.h"
 
 namespace normlab::trainer {
 
@@ -18,9 +19,9 @@ struct Head {
   at::Tensor trainable_weight;
 };
 
-/// Mean cross entropy over all tokens, in nats. x: [tokens, hidden]; targets: int64 [tokens]. Throws when a target is
-/// outside the vocabulary. Where gradients are wanted they are made at once, a few rows of logits at a time: the logits
-/// of a whole batch never exist.
+/// Mean cross entropy over the tokens whose target is not kIgnoredTarget, in nats; 0 if there is none. x: [tokens,
+/// hidden]; targets: int64 [tokens]. Throws when another target is outside the vocabulary. Where gradients are wanted
+/// they are made at once, a few rows of logits at a time: the logits of a whole batch never exist.
 at::Tensor HeadLoss(const Head& head, const at::Tensor& x, const at::Tensor& targets);
 
 /// Logits without gradient. [tokens, hidden] to [tokens, vocab].

@@ -25,10 +25,8 @@ ManifestShard WriteShard(const std::filesystem::path& path, uint32_t first, uint
 
 void WriteTinyDataset(const std::filesystem::path& folder) {
   std::filesystem::create_directories(folder);
-  Manifest manifest{.vocab_size = kTinyVocabSize,
-                    .eos_id = 1,
-                    .tokenizer_file = "tokenizer.model",
-                    .tokenizer_sha256 = Sha256Of("")};
+  Manifest manifest{
+      .vocab_size = kTinyVocabSize, .eos_id = 1, .tokenizer_file = "tokenizer.model", .tokenizer_sha256 = Sha256Of("")};
   manifest.source = nlohmann::json::object();
   WriteFileDurably(folder / manifest.tokenizer_file, "");
   manifest.train = {

@@ -5,6 +5,15 @@
 #include "worker/trainer/train/file_digest.h"
 
 namespace normlab::trainer {
+namespace {
+
+std::string DigestOf(const ManifestSplit& split) {
+  std::string text;
+  for (const ManifestShard& shard : split.shards) text += shard.sha256 + "\n";
+  return Sha256Of(text);
+}
+
+}  // namespace
 
 Fingerprint FingerprintOf(const RunSpec& run, const Manifest& manifest) {
   Fingerprint fields;
@@ -29,9 +38,11 @@ Fingerprint FingerprintOf(const RunSpec& run, const Manifest& manifest) {
   add("norm.mix_ln_ratio", run.norm.mix_ln_ratio);
   add("norm.final_norm", run.norm.final_norm);
   add("data.seq_len", run.data.seq_len);
+  add("data.form", run.data.form == DataForm::kPacked ? "packed" : "documents");
   add("the dataset's vocab_size", manifest.vocab_size);
   add("the dataset's training tokens", manifest.train.tokens);
   add("the dataset's tokenizer", manifest.tokenizer_sha256);
+  add("the dataset's training shards", DigestOf(manifest.train));
   add("train.steps", run.train.steps);
   add("train.batch_size", run.train.batch_size);
   add("train.lr", run.train.lr);

@@ -22,6 +22,10 @@
 namespace normlab::trainer {
 namespace {
 
+// Checksums that are not verified by then are verified when they are first read: a run over a dataset of hundreds of
+// gigabytes must not wait minutes, on every rank and at every attempt, for bytes that it will not read.
+constexpr double kDataCheckSeconds = 5;
+
 double SecondsSince(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
@@ -58,11 +62,10 @@ Trainer::Trainer(const TrainerSpec& spec, EventSink& events, const std::atomic<b
     : spec_(spec),
       events_(events),
       stop_requested_(stop_requested),
-      data_(OpenDataset(spec)),
-      sampler_(spec.run.seed, data_.train.NumWindows(spec.run.data.seq_len), spec.run.train.batch_size),
-      fingerprint_(FingerprintOf(spec.run, data_.manifest)),
+      data_(spec, TimeLimit(kDataCheckSeconds)),
+      fingerprint_(FingerprintOf(spec.run, data_.manifest())),
       gang_(spec, fmt::format("{} attempt {}", DigestOf(fingerprint_), spec.attempt), events),
-      model_(spec.run.model, spec.run.norm, data_.manifest.vocab_size, spec.run.seed),
+      model_(spec.run.model, spec.run.norm, data_.manifest().vocab_size, spec.run.seed),
       optimizer_(model_.parameters(), spec.run.train),
       grad_sync_(gang_, model_.parameters()),
       local_batch_(spec.run.train.batch_size / spec.world_size),
@@ -80,24 +83,6 @@ Trainer::Trainer(const TrainerSpec& spec, EventSink& events, const std::atomic<b
 }
 
 Trainer::~Trainer() = default;
-
-Trainer::Dataset Trainer::OpenDataset(const TrainerSpec& spec) {
-  try {
-    const Manifest manifest = ReadManifest(spec.data_dir);
-    Dataset data{.manifest = manifest,
-                 .train = TokenSplit(spec.data_dir, "train", manifest.train),
-                 .validation = TokenSplit(spec.data_dir, "validation", manifest.validation)};
-    const int64_t seq_len = spec.run.data.seq_len;
-    for (const TokenSplit* split : {&data.train, &data.validation}) {
-      if (split->NumWindows(seq_len) > 0) continue;
-      throw DatasetError(fmt::format("{}: the {} split has {} tokens, one sequence of data.seq_len {} needs {}",
-                                     spec.data_dir, split->name(), split->num_tokens(), seq_len, seq_len + 1));
-    }
-    return data;
-  } catch (const DatasetError& error) {
-    throw PermanentError(error.what());
-  }
-}
 
 void Trainer::Resume() {
   std::vector<at::Tensor> state;
@@ -203,28 +188,23 @@ Trainer::StepResult Trainer::TrainStep(int64_t step) {
   return result;
 }
 
-Trainer::Batch Trainer::TrainBatch(int64_t step, int64_t micro) {
-  const int64_t first = RankPart(spec_.run.train.batch_size, gang_.rank(), gang_.world_size()).begin;
-  std::vector<int64_t> windows(static_cast<size_t>(micro_batch_));
-  for (int64_t i = 0; i < micro_batch_; ++i) windows[i] = sampler_.Window(step, first + micro * micro_batch_ + i);
-  return ReadBatch(data_.train, windows);
+Trainer::Batch Trainer::EmptyBatch(int64_t count) const {
+  const int64_t seq_len = spec_.run.data.seq_len;
+  return {.inputs = at::empty({count, seq_len}, at::kLong), .targets = at::empty({count, seq_len}, at::kLong)};
 }
 
-Trainer::Batch Trainer::ReadBatch(TokenSplit& split, const std::vector<int64_t>& windows) const {
-  const int64_t seq_len = spec_.run.data.seq_len;
-  const auto count = static_cast<int64_t>(windows.size());
-  Batch batch{.inputs = at::empty({count, seq_len}, at::kLong), .targets = at::empty({count, seq_len}, at::kLong)};
-  std::vector<int64_t> tokens(static_cast<size_t>(seq_len) + 1);
-  for (int64_t i = 0; i < count; ++i) {
-    split.ReadWindow(windows[i], tokens);
-    // The dataset's checksums cannot tell that it was made with another vocabulary than its manifest says.
-    if (const auto largest = std::max_element(tokens.begin(), tokens.end()); *largest >= data_.manifest.vocab_size) {
-      throw PermanentError(fmt::format("{}: the {} split has token {} in sequence {}, the manifest's vocab_size is {}",
-                                       spec_.data_dir, split.name(), *largest, windows[i], data_.manifest.vocab_size));
-    }
-    std::copy(tokens.begin(), tokens.end() - 1, batch.inputs.data_ptr<int64_t>() + i * seq_len);
-    std::copy(tokens.begin() + 1, tokens.end(), batch.targets.data_ptr<int64_t>() + i * seq_len);
-  }
+Trainer::Batch Trainer::TrainBatch(int64_t step, int64_t micro) {
+  const int64_t first = RankPart(spec_.run.train.batch_size, gang_.rank(), gang_.world_size()).begin;
+  Batch batch = EmptyBatch(micro_batch_);
+  batch.num_targets = data_.ReadTrain(step, first + micro * micro_batch_, micro_batch_,
+                                      batch.inputs.data_ptr<int64_t>(), batch.targets.data_ptr<int64_t>());
+  return batch;
+}
+
+Trainer::Batch Trainer::ValidationBatch(int64_t first, int64_t count) {
+  Batch batch = EmptyBatch(count);
+  batch.num_targets =
+      data_.ReadValidation(first, count, batch.inputs.data_ptr<int64_t>(), batch.targets.data_ptr<int64_t>());
   return batch;
 }
 
@@ -290,17 +270,14 @@ void Trainer::Evaluate() {
   if (evaluated_step_ == step_) return;
   evaluated_step_ = step_;
   const c10::AutoGradMode no_grad(false);
-  const int64_t seq_len = spec_.run.data.seq_len;
-  const int64_t count = std::min(spec_.run.report.eval_sequences, data_.validation.NumWindows(seq_len));
+  const int64_t count = std::min(spec_.run.report.eval_sequences, data_.num_validation_rows());
   const IndexRange part = RankPart(count, gang_.rank(), gang_.world_size());
   double loss_sum = 0;
   int64_t tokens = 0;
   for (int64_t begin = part.begin; begin < part.end; begin += micro_batch_) {
-    std::vector<int64_t> windows;
-    for (int64_t window = begin; window < std::min(begin + micro_batch_, part.end); ++window) windows.push_back(window);
-    const Batch batch = ReadBatch(data_.validation, windows);
-    loss_sum += model_.Loss(batch.inputs, batch.targets).item<double>() * static_cast<double>(batch.targets.numel());
-    tokens += batch.targets.numel();
+    const Batch batch = ValidationBatch(begin, std::min(micro_batch_, part.end - begin));
+    loss_sum += model_.Loss(batch.inputs, batch.targets).item<double>() * static_cast<double>(batch.num_targets);
+    tokens += batch.num_targets;
   }
   const at::Tensor sums = at::tensor({loss_sum, static_cast<double>(tokens)}, at::kDouble);
   gang_.Sum(sums);

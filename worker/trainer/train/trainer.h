@@ -9,8 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "worker/trainer/data/dataset.h"
-#include "worker/trainer/data/sampler.h"
+#include "worker/trainer/data/batch_reader.h"
 #include "worker/trainer/events.h"
 #include "worker/trainer/model/transformer.h"
 #include "worker/trainer/spec.h"
@@ -40,11 +39,6 @@ class Trainer {
   int64_t step() const { return step_; }
 
  private:
-  struct Dataset {
-    Manifest manifest;
-    TokenSplit train;
-    TokenSplit validation;
-  };
   struct StepResult {
     double loss;
     double lr;
@@ -61,12 +55,12 @@ class Trainer {
     at::Tensor targets;  // int64 [sequences, seq_len]
   };
 
-  static Dataset OpenDataset(const TrainerSpec& spec);
   void Resume();
 
   StepResult TrainStep(int64_t step);
   Batch TrainBatch(int64_t step, int64_t micro);
-  Batch ReadBatch(TokenSplit& split, const std::vector<int64_t>& windows) const;
+  Batch ValidationBatch(int64_t first, int64_t count);
+  Batch EmptyBatch(int64_t count) const;
   std::vector<double> GradientNorms() const;
   bool Clip(double grad_norm);
 
@@ -80,8 +74,7 @@ class Trainer {
   TrainerSpec spec_;
   EventSink& events_;
   const std::atomic<bool>& stop_requested_;
-  Dataset data_;
-  TrainSampler sampler_;
+  BatchReader data_;
   Fingerprint fingerprint_;
   Gang gang_;
   Transformer model_;

@@ -51,8 +51,9 @@ class Trainer {
     bool is_stop_agreed;  // All ranks stop after this update, because at least one was asked to.
   };
   struct Batch {
-    at::Tensor inputs;   // int64 [sequences, seq_len]
-    at::Tensor targets;  // int64 [sequences, seq_len]
+    at::Tensor inputs;        // int64 [sequences, seq_len]
+    at::Tensor targets;       // int64 [sequences, seq_len]
+    int64_t num_targets = 0;  // Those that are not kIgnoredTarget.
   };
 
   void Resume();

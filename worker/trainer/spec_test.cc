@@ -61,6 +61,9 @@ TEST(SpecTest, ErrorsNameTheKey) {
   document["run"]["train"]["lr"] = "fast";
   EXPECT_EQ(ErrorOf(document), "the spec is wrong: run.train.lr: must be a number from 0 to 100, is \"fast\"");
   document = Document();
+  document["run"]["data"]["form"] = "rows";
+  EXPECT_EQ(ErrorOf(document), "the spec is wrong: run.data.form: is \"rows\", must be packed or documents");
+  document = Document();
   document["run"] = 3;
   EXPECT_EQ(ErrorOf(document), "the spec is wrong: run: must be an object, is 3");
   EXPECT_THROW(ParseTrainerSpec("{"), PermanentError);

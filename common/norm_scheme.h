@@ -17,9 +17,21 @@ enum class NormPlacement {
   kPostThenPre,  // The first floor(mix_ln_ratio * L) blocks are kPost, the others kPre.
 };
 
-/// The matrices of one block, in the order of Hugging Face's Llama.
+/// What a matrix of a block does, as far as schemes start them differently.
 enum class BlockMatrix { kQuery, kKey, kValue, kOutput, kGate, kUp, kDown };
 inline constexpr std::size_t kNumBlockMatrices = 7;
+
+/// A set of BlockMatrix.
+struct MatrixSet {
+  unsigned bits = 0;
+
+  constexpr bool Has(BlockMatrix matrix) const { return (bits >> static_cast<unsigned>(matrix) & 1) != 0; }
+};
+
+template <typename... Matrix>
+constexpr MatrixSet MatricesOf(Matrix... matrix) {
+  return {((1u << static_cast<unsigned>(matrix)) | ... | 0u)};
+}
 
 enum class InitFamily {
   kNormal,        // Normal(0, gain * init_std)
@@ -35,12 +47,17 @@ struct NormScheme {
   DepthFunction output_scale;    // The outputs of N1 and N2 are multiplied by it at forward time.
   DepthFunction residual_scale;  // kPost: `a` above. Not used by kPre.
   InitFamily init_family;
-  DepthFunction branch_gain;  // Init gain of value, output, gate, up and down; query and key have gain 1.
+  DepthFunction init_gain;  // Of the matrices in init_gain_of; the others have gain 1.
+  MatrixSet init_gain_of;
   std::string_view paper;
 };
 
 namespace norm_scheme_internal {
 inline constexpr DepthFunction kOne = [](double, double) { return 1.0; };
+
+inline constexpr MatrixSet kBranchOutputs = MatricesOf(BlockMatrix::kOutput, BlockMatrix::kDown);
+inline constexpr MatrixSet kAllButQueryAndKey =
+    MatricesOf(BlockMatrix::kValue, BlockMatrix::kOutput, BlockMatrix::kGate, BlockMatrix::kUp, BlockMatrix::kDown);
 }  // namespace norm_scheme_internal
 
 inline constexpr NormScheme kNormSchemes[] = {
@@ -49,21 +66,24 @@ inline constexpr NormScheme kNormSchemes[] = {
      .output_scale = norm_scheme_internal::kOne,
      .residual_scale = norm_scheme_internal::kOne,
      .init_family = InitFamily::kNormal,
-     .branch_gain = norm_scheme_internal::kOne,
+     .init_gain = norm_scheme_internal::kOne,
+     .init_gain_of = {},
      .paper = "arXiv:2002.04745"},
     {.name = "lns",
      .placement = NormPlacement::kPre,
      .output_scale = [](double l, double) { return 1.0 / std::sqrt(l); },
      .residual_scale = norm_scheme_internal::kOne,
      .init_family = InitFamily::kNormal,
-     .branch_gain = norm_scheme_internal::kOne,
+     .init_gain = norm_scheme_internal::kOne,
+     .init_gain_of = {},
      .paper = "arXiv:2502.05795, eq. 12"},
     {.name = "post_ln",
      .placement = NormPlacement::kPost,
      .output_scale = norm_scheme_internal::kOne,
      .residual_scale = norm_scheme_internal::kOne,
      .init_family = InitFamily::kNormal,
-     .branch_gain = norm_scheme_internal::kOne,
+     .init_gain = norm_scheme_internal::kOne,
+     .init_gain_of = {},
      .paper = "arXiv:1706.03762"},
     // The decoder-only form of the paper. Some released comparisons invert the gain and fix the residual scale at L
     // = 32.
@@ -72,15 +92,26 @@ inline constexpr NormScheme kNormSchemes[] = {
      .output_scale = norm_scheme_internal::kOne,
      .residual_scale = [](double, double L) { return std::pow(2.0 * L, 0.25); },
      .init_family = InitFamily::kXavierNormal,
-     .branch_gain = [](double, double L) { return std::pow(8.0 * L, -0.25); },
+     .init_gain = [](double, double L) { return std::pow(8.0 * L, -0.25); },
+     .init_gain_of = norm_scheme_internal::kAllButQueryAndKey,
      .paper = "arXiv:2203.00555"},
     {.name = "mix_ln",
      .placement = NormPlacement::kPostThenPre,
      .output_scale = norm_scheme_internal::kOne,
      .residual_scale = norm_scheme_internal::kOne,
      .init_family = InitFamily::kNormal,
-     .branch_gain = norm_scheme_internal::kOne,
+     .init_gain = norm_scheme_internal::kOne,
+     .init_gain_of = {},
      .paper = "arXiv:2412.13795"},
+    // What GPT-2 and Megatron start from.
+    {.name = "pre_ln_scaled_init",
+     .placement = NormPlacement::kPre,
+     .output_scale = norm_scheme_internal::kOne,
+     .residual_scale = norm_scheme_internal::kOne,
+     .init_family = InitFamily::kNormal,
+     .init_gain = [](double, double L) { return 1.0 / std::sqrt(2.0 * L); },
+     .init_gain_of = norm_scheme_internal::kBranchOutputs,
+     .paper = "arXiv:1909.08053"},
 };
 
 /// The row of that name, or null.
@@ -103,12 +134,19 @@ struct MatrixInit {
   }
 };
 
+/// A scheme resolved for one sublayer: n = Ni(x) or x, s = residual_scale x + branch(n), y = Ns(s) or s.
+struct SublayerPlan {
+  bool has_input_norm;      // Ni
+  double input_norm_scale;  // On its output.
+  double residual_scale;
+  bool has_sum_norm;      // Ns
+  double sum_norm_scale;  // On its output.
+};
+
 /// A scheme resolved for one block: plain numbers.
 struct BlockPlan {
-  bool is_post;
-  double attention_norm_scale;  // On the output of N1.
-  double ffn_norm_scale;        // On the output of N2.
-  double residual_scale;        // 1 for a Pre-LN block.
+  SublayerPlan attention;
+  SublayerPlan ffn;
   std::array<MatrixInit, kNumBlockMatrices> init;
 
   const MatrixInit& Init(BlockMatrix matrix) const { return init[static_cast<std::size_t>(matrix)]; }
@@ -126,14 +164,16 @@ inline BlockPlan PlanBlock(const NormScheme& scheme, int layer, int num_layers, 
   const double L = num_layers;
   const bool is_post = scheme.placement == NormPlacement::kPost || (scheme.placement == NormPlacement::kPostThenPre &&
                                                                     layer <= NumPostBlocks(mix_ln_ratio, num_layers));
-  BlockPlan plan = {.is_post = is_post,
-                    .attention_norm_scale = scheme.output_scale(l, L),
-                    .ffn_norm_scale = scheme.output_scale(l, L),
-                    .residual_scale = is_post ? scheme.residual_scale(l, L) : 1.0,
-                    .init = {}};
-  plan.init.fill({.family = scheme.init_family, .gain = scheme.branch_gain(l, L)});
-  for (const BlockMatrix matrix : {BlockMatrix::kQuery, BlockMatrix::kKey}) {
-    plan.init[static_cast<std::size_t>(matrix)].gain = 1.0;
+  const double scale = scheme.output_scale(l, L);
+  const SublayerPlan sublayer = {.has_input_norm = !is_post,
+                                 .input_norm_scale = is_post ? 1.0 : scale,
+                                 .residual_scale = is_post ? scheme.residual_scale(l, L) : 1.0,
+                                 .has_sum_norm = is_post,
+                                 .sum_norm_scale = is_post ? scale : 1.0};
+  BlockPlan plan = {.attention = sublayer, .ffn = sublayer, .init = {}};
+  for (std::size_t i = 0; i < kNumBlockMatrices; ++i) {
+    const double gain = scheme.init_gain_of.Has(static_cast<BlockMatrix>(i)) ? scheme.init_gain(l, L) : 1.0;
+    plan.init[i] = {.family = scheme.init_family, .gain = gain};
   }
   return plan;
 }

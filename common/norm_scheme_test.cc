@@ -17,9 +17,10 @@ TEST(NormSchemeTest, LnsScalesBothNormsByTheRootOfTheOneBasedLayer) {
   const NormScheme& lns = *FindNormScheme("lns");
   for (int layer = 1; layer <= 12; ++layer) {
     const BlockPlan plan = PlanBlock(lns, layer, 12, 0);
-    EXPECT_DOUBLE_EQ(plan.attention_norm_scale, 1 / std::sqrt(layer));
-    EXPECT_DOUBLE_EQ(plan.ffn_norm_scale, 1 / std::sqrt(layer));
-    EXPECT_FALSE(plan.is_post);
+    for (const SublayerPlan& sublayer : {plan.attention, plan.ffn}) {
+      EXPECT_TRUE(sublayer.has_input_norm && !sublayer.has_sum_norm);
+      EXPECT_DOUBLE_EQ(sublayer.input_norm_scale, 1 / std::sqrt(layer));
+    }
     EXPECT_EQ(plan.Init(BlockMatrix::kDown).Std(0.02, 100, 200), 0.02);
   }
 }
@@ -33,8 +34,10 @@ TEST(NormSchemeTest, DeepNormHasThePapersConstantsAtEveryDepth) {
   for (const Row& row : {Row{6, 1.861, 0.380}, Row{12, 2.213, 0.319}, Row{24, 2.632, 0.269}, Row{32, 2.828, 0.250},
                          Row{48, 3.130, 0.226}, Row{80, 3.557, 0.199}}) {
     const BlockPlan plan = PlanBlock(*FindNormScheme("deepnorm"), row.layers, row.layers, 0);
-    EXPECT_TRUE(plan.is_post);
-    EXPECT_NEAR(plan.residual_scale, row.alpha, 5e-4);
+    for (const SublayerPlan& sublayer : {plan.attention, plan.ffn}) {
+      EXPECT_TRUE(sublayer.has_sum_norm && !sublayer.has_input_norm);
+      EXPECT_NEAR(sublayer.residual_scale, row.alpha, 5e-4);
+    }
     for (const BlockMatrix matrix :
          {BlockMatrix::kValue, BlockMatrix::kOutput, BlockMatrix::kGate, BlockMatrix::kUp, BlockMatrix::kDown}) {
       EXPECT_NEAR(plan.Init(matrix).gain, row.beta, 5e-4);
@@ -53,7 +56,20 @@ TEST(NormSchemeTest, MixLnIsPostForTheFloorOfTheRatioAndPreAfterwards) {
   EXPECT_EQ(NumPostBlocks(0.0625, 32), 2);
   EXPECT_EQ(NumPostBlocks(0, 12), 0);
   EXPECT_EQ(NumPostBlocks(1, 12), 12);
-  for (int layer = 1; layer <= 12; ++layer) EXPECT_EQ(PlanBlock(mix_ln, layer, 12, 0.25).is_post, layer <= 3);
+  for (int layer = 1; layer <= 12; ++layer) {
+    EXPECT_EQ(PlanBlock(mix_ln, layer, 12, 0.25).ffn.has_sum_norm, layer <= 3);
+  }
+}
+
+TEST(NormSchemeTest, ScaledInitDividesBothOutputProjectionsByTheRootOfTwoL) {
+  const BlockPlan plan = PlanBlock(*FindNormScheme("pre_ln_scaled_init"), 3, 12, 0);
+  for (const BlockMatrix matrix : {BlockMatrix::kOutput, BlockMatrix::kDown}) {
+    EXPECT_DOUBLE_EQ(plan.Init(matrix).Std(0.02, 100, 200), 0.02 / std::sqrt(24));
+  }
+  for (const BlockMatrix matrix :
+       {BlockMatrix::kQuery, BlockMatrix::kKey, BlockMatrix::kValue, BlockMatrix::kGate, BlockMatrix::kUp}) {
+    EXPECT_EQ(plan.Init(matrix).Std(0.02, 100, 200), 0.02);
+  }
 }
 
 TEST(NormSchemeTest, MixLnCountsWhatTheWrittenRatioMeansNotItsBinaryRounding) {

@@ -92,7 +92,8 @@ TEST(SpecYamlTest, AValueOutOfRangeIsNamedWithItsBound) {
 
 TEST(SpecYamlTest, AChoiceThatDoesNotExistNamesAllAndTheNearest) {
   EXPECT_EQ(ErrorOf(std::string(kGood) + "  norm: {scheme: preln}\n"),
-            "e.yaml:8:18: base.norm.scheme must be one of pre_ln, lns, post_ln, deepnorm, mix_ln, not 'preln'; did you "
+            "e.yaml:8:18: base.norm.scheme must be one of pre_ln, lns, post_ln, deepnorm, mix_ln, "
+            "pre_ln_scaled_init, not 'preln'; did you "
             "mean 'pre_ln'?");
 }
 
@@ -103,7 +104,8 @@ TEST(SpecYamlTest, AMatrixAxisIsCheckedAtItsOwnPlace) {
             "model.num_layers or seed; did you mean 'norm.scheme'?");
   EXPECT_THAT(ErrorOf(good + "matrix: {norm: [lns]}\n"), StartsWith("e.yaml:8:10: matrix axis 'norm' names no field"));
   EXPECT_EQ(ErrorOf(good + "matrix:\n  norm.scheme: [pre_ln, lsn]\n"),
-            "e.yaml:9:25: matrix axis 'norm.scheme' must be one of pre_ln, lns, post_ln, deepnorm, mix_ln, not 'lsn'; "
+            "e.yaml:9:25: matrix axis 'norm.scheme' must be one of pre_ln, lns, post_ln, deepnorm, mix_ln, "
+            "pre_ln_scaled_init, not 'lsn'; "
             "did you mean 'lns'?");
   EXPECT_EQ(ErrorOf(good + "matrix:\n  seed: 3\n"), "e.yaml:9:9: matrix axis 'seed' must be a list of values, not '3'");
   EXPECT_EQ(ErrorOf(good + "matrix:\n  seed: []\n"), "e.yaml:9:3: matrix axis 'seed' has no values; give at least one");

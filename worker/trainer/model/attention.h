@@ -1,34 +1,30 @@
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <cstdint>
 
-#include "worker/trainer/model/causal_attention.h"
+#include "worker/trainer/model/branch.h"
 
 namespace normlab::trainer {
 
-/// Causal multi-head self-attention with its output projection; no biases.
-struct AttentionWeights {
-  at::Tensor qkv;     // [3 * hidden, hidden]: query, key and value one under another, so that they are one product.
-  at::Tensor output;  // [hidden, hidden]
-  int64_t num_heads;
+/// Causal multi-head self-attention over the whole width with rotary positions and its output projection; no biases.
+/// Parameters: query, key, value, output, each [hidden, hidden].
+class AttentionBranch final : public Branch {
+ public:
+  AttentionBranch(int64_t hidden, int64_t num_heads, at::ScalarType dtype);
+
+  at::Tensor Forward(const BranchContext& context, const at::Tensor& input,
+                     std::unique_ptr<BranchSaved>* saved) const override;
+  BranchGradient Backward(const BranchContext& context, const at::Tensor& input, std::unique_ptr<BranchSaved> saved,
+                          const at::Tensor& grad_output, const at::Tensor& add, double add_scale) const override;
+  const std::vector<at::Tensor>& parameters() const override { return parameters_; }
+  /// 6 per weight, plus 12 per column and position: the causal half is not subtracted (arXiv:2204.02311, appendix B).
+  double FlopsPerToken(int64_t seq_len) const override;
+
+ private:
+  int64_t num_heads_;
+  at::Tensor qkv_;     // [3 * hidden, hidden]: query, key and value one under another, so that they are one product.
+  at::Tensor output_;  // [hidden, hidden]
+  std::vector<at::Tensor> parameters_;
 };
-
-struct AttentionGradient {
-  at::Tensor input;  // [tokens, hidden]
-  at::Tensor qkv;
-  at::Tensor output;
-};
-
-/// input: [tokens, hidden], whole sequences of rotary's length one after another. The same shape comes back.
-/// `saved` is what the gradient needs.
-at::Tensor AttentionForward(const AttentionWeights& weights, const RotaryTable& rotary, const at::Tensor& input,
-                            CausalAttention* saved);
-
-/// `add`, unless undefined, is added add_scale times to the gradient by the input.
-AttentionGradient AttentionBackward(const AttentionWeights& weights, const RotaryTable& rotary, const at::Tensor& input,
-                                    const CausalAttention& saved, const at::Tensor& grad_output,
-                                    const at::Tensor& add = {}, double add_scale = 1);
 
 }  // namespace normlab::trainer

@@ -4,6 +4,7 @@
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/functions/utils.h>
 
+#include <iterator>
 #include <utility>
 
 #include "worker/trainer/model/autograd.h"
@@ -11,156 +12,151 @@
 namespace normlab::trainer {
 namespace {
 
-/// What a block's gradient needs of its forward.
-struct BlockSaved {
-  at::Tensor x;                // The block's input.
-  at::Tensor attention_input;  // Pre-LN: N1(x). Post-LN: x.
-  CausalAttention attention;
-  at::Tensor attention_sum;  // Residual plus attention.
-  at::Tensor ffn_input;      // Pre-LN: N2(attention_sum). Post-LN: N1(attention_sum).
-  MlpSaved mlp;
-  at::Tensor ffn_sum;            // Post-LN: residual plus FFN.
-  at::Tensor attention_inv_rms;  // Of N1, whatever it was applied to.
-  at::Tensor ffn_inv_rms;        // Of N2.
+/// What a sublayer's gradient needs of its forward.
+struct SublayerSaved {
+  at::Tensor x;      // The stream before it.
+  at::Tensor input;  // What the branch read: the norm of x, or x itself.
+  at::Tensor input_inv_rms;
+  std::unique_ptr<BranchSaved> branch;
+  at::Tensor sum;  // Residual plus branch; only for the norm over it.
+  at::Tensor sum_inv_rms;
 };
 
-struct BlockGradient {
-  at::Tensor x;
-  AttentionGradient attention;
-  MlpGradient mlp;
-  at::Tensor attention_gain;
-  at::Tensor ffn_gain;
-};
+using BlockSaved = std::array<SublayerSaved, 2>;
 
-SublayerStats AttentionStats(BlockStats* stats) {
+SublayerStats StatsOf(BlockStats* stats, size_t sublayer) {
   if (stats == nullptr) return {};
-  return {.branch_mean_square = &stats->attention_mean_square};
-}
-
-SublayerStats FfnStats(BlockStats* stats) {
-  if (stats == nullptr) return {};
+  if (sublayer == 0) return {.branch_mean_square = &stats->attention_mean_square};
   return {.branch_mean_square = &stats->ffn_mean_square,
           .output_variance = &stats->output_variance,
           .output_mean_square = &stats->output_mean_square};
 }
 
-/// h = x + A(N1(x));  y = h + F(N2(h))
-at::Tensor PreForward(const Block& block, const RotaryTable& rotary, const at::Tensor& x, BlockStats* stats,
-                      BlockSaved* saved) {
-  const NormResult attention_norm = ApplyNorm(block.attention_norm, x);
-  const at::Tensor h = AttentionForward(block.attention, rotary, attention_norm.output, &saved->attention);
-  const NormResult ffn_norm = AddAndNorm(block.ffn_norm, 1, x, h, AttentionStats(stats));
-  const at::Tensor y = MlpForward(block.mlp, ffn_norm.output, &saved->mlp);
-  AddResidual(h, y, FfnStats(stats));
-  saved->x = x;
-  saved->attention_input = attention_norm.output;
-  saved->attention_inv_rms = attention_norm.inv_rms;
-  saved->attention_sum = h;
-  saved->ffn_input = ffn_norm.output;
-  saved->ffn_inv_rms = ffn_norm.inv_rms;
-  return y;
+const Norm* OrNull(const std::optional<Norm>& norm) { return norm ? &*norm : nullptr; }
+
+NormResult InputOf(const Norm* norm, const at::Tensor& x) {
+  return norm != nullptr ? ApplyNorm(*norm, x) : NormResult{.output = x};
 }
 
-BlockGradient PreBackward(const Block& block, const RotaryTable& rotary, const at::Tensor& grad_y, BlockSaved& saved) {
-  BlockGradient gradient;
-  gradient.mlp = MlpBackward(block.mlp, saved.ffn_input, std::move(saved.mlp), grad_y);
-  const NormGradient h =
-      NormBackward(block.ffn_norm, gradient.mlp.input, saved.attention_sum, saved.ffn_inv_rms, grad_y);
-  gradient.ffn_gain = h.gain;
-  gradient.attention = AttentionBackward(block.attention, rotary, saved.attention_input, saved.attention, h.x);
-  const NormGradient x =
-      NormBackward(block.attention_norm, gradient.attention.input, saved.x, saved.attention_inv_rms, h.x);
-  gradient.attention_gain = x.gain;
-  gradient.x = x.x;
-  return gradient;
+at::Tensor BlockForward(const Block& block, const BranchContext& context, at::Tensor x, BlockStats* stats,
+                        BlockSaved* saved) {
+  NormResult input = InputOf(OrNull(block.sublayers[0].input_norm), x);
+  for (size_t i = 0; i < block.sublayers.size(); ++i) {
+    const Sublayer& sublayer = block.sublayers[i];
+    const Norm* next_norm = i + 1 < block.sublayers.size() ? OrNull(block.sublayers[i + 1].input_norm) : nullptr;
+    SublayerSaved& own = (*saved)[i];
+    own = {.x = x, .input = input.output, .input_inv_rms = input.inv_rms};
+    const at::Tensor sum = sublayer.branch->Forward(context, own.input, &own.branch);
+    // One pass makes the sum and the first norm that reads it, whichever sublayer that belongs to.
+    const Norm* sum_norm = OrNull(sublayer.sum_norm);
+    const NormResult normed =
+        AddAndNorm(sum_norm != nullptr ? sum_norm : next_norm, sublayer.plan.residual_scale, x, sum, StatsOf(stats, i));
+    if (sum_norm != nullptr) {
+      own.sum = sum;
+      own.sum_inv_rms = normed.inv_rms;
+      x = normed.output;
+      input = InputOf(next_norm, x);
+    } else {
+      x = sum;
+      input = next_norm != nullptr ? normed : NormResult{.output = x};
+    }
+  }
+  return x;
 }
 
-/// h = N1(a x + A(x));  y = N2(a h + F(h))
-at::Tensor PostForward(const Block& block, const RotaryTable& rotary, const at::Tensor& x, BlockStats* stats,
-                       BlockSaved* saved) {
-  const double scale = block.plan.residual_scale;
-  const at::Tensor attention_sum = AttentionForward(block.attention, rotary, x, &saved->attention);
-  const NormResult h = AddAndNorm(block.attention_norm, scale, x, attention_sum, AttentionStats(stats));
-  const at::Tensor ffn_sum = MlpForward(block.mlp, h.output, &saved->mlp);
-  const NormResult y = AddAndNorm(block.ffn_norm, scale, h.output, ffn_sum, FfnStats(stats));
-  saved->attention_input = x;
-  saved->attention_sum = attention_sum;
-  saved->attention_inv_rms = h.inv_rms;
-  saved->ffn_input = h.output;
-  saved->ffn_sum = ffn_sum;
-  saved->ffn_inv_rms = y.inv_rms;
-  return y.output;
+void Append(std::vector<at::Tensor> from, std::vector<at::Tensor>* to) {
+  std::move(from.begin(), from.end(), std::back_inserter(*to));
 }
 
-BlockGradient PostBackward(const Block& block, const RotaryTable& rotary, const at::Tensor& grad_y, BlockSaved& saved) {
-  const double scale = block.plan.residual_scale;
-  BlockGradient gradient;
-  const NormGradient ffn_sum = NormBackward(block.ffn_norm, grad_y, saved.ffn_sum, saved.ffn_inv_rms);
-  gradient.ffn_gain = ffn_sum.gain;
-  gradient.mlp = MlpBackward(block.mlp, saved.ffn_input, std::move(saved.mlp), ffn_sum.x, ffn_sum.x, scale);
-  const NormGradient attention_sum =
-      NormBackward(block.attention_norm, gradient.mlp.input, saved.attention_sum, saved.attention_inv_rms);
-  gradient.attention_gain = attention_sum.gain;
-  gradient.attention = AttentionBackward(block.attention, rotary, saved.attention_input, saved.attention,
-                                         attention_sum.x, attention_sum.x, scale);
-  gradient.x = gradient.attention.input;
-  return gradient;
+/// The gradient by x; those by the block's parameters are appended to `gradients` in their order.
+at::Tensor BlockBackward(const Block& block, const BranchContext& context, BlockSaved saved, at::Tensor grad,
+                         std::vector<at::Tensor>* gradients) {
+  std::array<std::vector<at::Tensor>, 2> branch_gradients, norm_gradients;
+  for (size_t i = block.sublayers.size(); i-- > 0;) {
+    const Sublayer& sublayer = block.sublayers[i];
+    SublayerSaved own = std::move(saved[i]);
+    std::vector<at::Tensor> sum_norm_gradients;
+    if (sublayer.sum_norm) {
+      NormGradient sum = NormBackward(*sublayer.sum_norm, grad, own.sum, own.sum_inv_rms);
+      grad = sum.x;
+      sum_norm_gradients = std::move(sum.parameters);
+    }
+    // Here `grad` is that of the sum: of the branch, and residual_scale times of the residual.
+    const double scale = sublayer.plan.residual_scale;
+    if (sublayer.input_norm) {
+      BranchGradient branch = sublayer.branch->Backward(context, own.input, std::move(own.branch), grad);
+      NormGradient input = NormBackward(*sublayer.input_norm, branch.input, own.x, own.input_inv_rms, grad, scale);
+      grad = input.x;
+      branch_gradients[i] = std::move(branch.parameters);
+      norm_gradients[i] = std::move(input.parameters);
+    } else {
+      BranchGradient branch = sublayer.branch->Backward(context, own.input, std::move(own.branch), grad, grad, scale);
+      grad = branch.input;
+      branch_gradients[i] = std::move(branch.parameters);
+    }
+    Append(std::move(sum_norm_gradients), &norm_gradients[i]);
+  }
+  for (auto* parts : {&branch_gradients, &norm_gradients}) {
+    for (std::vector<at::Tensor>& part : *parts) Append(std::move(part), gradients);
+  }
+  return grad;
 }
 
 /// One node for the whole block: a graph of its fifty small operations costs more than the arithmetic between the
 /// products.
 struct BlockNode : torch::autograd::Node {
   std::shared_ptr<const Block> block;
-  RotaryTable rotary;
+  BranchContext context;
   BlockSaved saved;
 
   torch::autograd::variable_list apply(torch::autograd::variable_list&& grads) override {
-    CheckFirstBackward(saved.ffn_input.defined());
+    CheckFirstBackward(saved[0].input.defined());
     at::AutoDispatchBelowADInplaceOrView below_autograd;
     BlockSaved used = std::exchange(saved, {});
-    const at::Tensor grad_y = grads[0].contiguous();
-    const BlockGradient gradient =
-        block->plan.is_post ? PostBackward(*block, rotary, grad_y, used) : PreBackward(*block, rotary, grad_y, used);
-    const int64_t hidden = block->attention.output.size(0);
-    const int64_t ffn_hidden = block->mlp.down.size(1);
-    return {gradient.x,
-            gradient.attention.qkv.narrow(0, 0, hidden),
-            gradient.attention.qkv.narrow(0, hidden, hidden),
-            gradient.attention.qkv.narrow(0, 2 * hidden, hidden),
-            gradient.attention.output,
-            gradient.mlp.gate_up.narrow(0, 0, ffn_hidden),
-            gradient.mlp.gate_up.narrow(0, ffn_hidden, ffn_hidden),
-            gradient.mlp.down,
-            gradient.attention_gain,
-            gradient.ffn_gain};
+    if (grads.size() > 1 && grads[1].defined()) {
+      for (SublayerSaved& own : used) own.branch->grad_auxiliary_loss = grads[1].item<double>();
+    }
+    torch::autograd::variable_list gradients = {at::Tensor()};
+    gradients[0] = BlockBackward(*block, context, std::move(used), grads[0].contiguous(), &gradients);
+    return gradients;
   }
 
   void release_variables() override { saved = {}; }
 };
 
+at::Tensor SumOfAuxiliaryLosses(const BlockSaved& saved) {
+  at::Tensor sum;
+  for (const SublayerSaved& own : saved) {
+    const at::Tensor& loss = own.branch->auxiliary_loss;
+    if (loss.defined()) sum = sum.defined() ? sum.add(loss) : loss;
+  }
+  return sum;
+}
+
 }  // namespace
 
-at::Tensor ApplyBlock(const std::shared_ptr<const Block>& block, const RotaryTable& rotary, const at::Tensor& x,
-                      BlockStats* stats) {
+BlockOutput ApplyBlock(const std::shared_ptr<const Block>& block, const BranchContext& context, const at::Tensor& x,
+                       BlockStats* stats) {
   BlockSaved saved;
-  at::Tensor y;
+  BlockOutput output;
   {
     at::AutoDispatchBelowADInplaceOrView below_autograd;
-    y = block->plan.is_post ? PostForward(*block, rotary, x, stats, &saved)
-                            : PreForward(*block, rotary, x, stats, &saved);
+    output.x = BlockForward(*block, context, x, stats, &saved);
+    output.auxiliary_loss = SumOfAuxiliaryLosses(saved);
   }
-  if (!torch::autograd::compute_requires_grad(x, block->parameters[0])) return y;
+  if (!torch::autograd::compute_requires_grad(x, block->parameters[0])) return output;
   auto node = MakeNode<BlockNode>();
   node->block = block;
-  node->rotary = rotary;
+  node->context = context;
   node->saved = std::move(saved);
   torch::autograd::edge_list edges = {torch::autograd::impl::gradient_edge(x)};
   for (const at::Tensor& parameter : block->parameters) {
     edges.push_back(torch::autograd::impl::gradient_edge(parameter));
   }
   node->set_next_edges(std::move(edges));
-  torch::autograd::set_history(y, node);
-  return y;
+  torch::autograd::set_history(output.x, node);
+  if (output.auxiliary_loss.defined()) torch::autograd::set_history(output.auxiliary_loss, node);
+  return output;
 }
 
 }  // namespace normlab::trainer

@@ -4,25 +4,29 @@
 
 #include <array>
 #include <memory>
+#include <optional>
+#include <vector>
 
 #include "common/norm_scheme.h"
-#include "worker/trainer/model/attention.h"
-#include "worker/trainer/model/mlp.h"
+#include "worker/trainer/model/branch.h"
 #include "worker/trainer/model/norm.h"
 
 namespace normlab::trainer {
 
-/// One decoder block of any scheme. Its weights are stored as the products want them (query, key and value in one
-/// matrix), and the trainable tensors are views of that storage: changing those in place changes these.
-struct Block {
-  BlockPlan plan;
-  Norm attention_norm;
-  Norm ffn_norm;
-  AttentionWeights attention;
-  MlpWeights mlp;
+/// A branch with its norms around the residual: what common/norm_scheme.h says of a sublayer, with tensors.
+struct Sublayer {
+  SublayerPlan plan;
+  std::optional<Norm> input_norm;
+  std::optional<Norm> sum_norm;
+  std::shared_ptr<const Branch> branch;
+};
 
-  // What autograd knows as trainable, in the order of BlockMatrix, then the gains of attention_norm and ffn_norm.
-  std::array<at::Tensor, kNumBlockMatrices + 2> parameters;
+/// One decoder block of any scheme.
+struct Block {
+  std::array<Sublayer, 2> sublayers;  // Attention, then the feed-forward network.
+
+  // What autograd knows as trainable: parameters of both branches, then of the norms of both sublayers.
+  std::vector<at::Tensor> parameters;
 };
 
 /// Means over tokens, as defined in LayerStats of trainer_event.proto.
@@ -33,9 +37,14 @@ struct BlockStats {
   double ffn_mean_square = 0;
 };
 
-/// x: [tokens, hidden], whole sequences one after another; the same shape comes back. Records one autograd node per
-/// block where gradients are wanted; that node can run once. `stats`, unless null, is filled.
-at::Tensor ApplyBlock(const std::shared_ptr<const Block>& block, const RotaryTable& rotary, const at::Tensor& x,
-                      BlockStats* stats);
+struct BlockOutput {
+  at::Tensor x;               // [tokens, hidden]
+  at::Tensor auxiliary_loss;  // A scalar; undefined if no branch has one.
+};
+
+/// x: [tokens, hidden], whole sequences one after another. Records one autograd node per block where gradients are
+/// wanted; that node can run once. `stats`, unless null, is filled.
+BlockOutput ApplyBlock(const std::shared_ptr<const Block>& block, const BranchContext& context, const at::Tensor& x,
+                       BlockStats* stats);
 
 }  // namespace normlab::trainer

@@ -11,6 +11,7 @@
 #include <torch/csrc/autograd/functions/utils.h>
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 #include <vector>
 
@@ -110,8 +111,10 @@ struct HeadNode : torch::autograd::Node {
       used.grad_weight.mul_(scale);
     }
     if (!norm) return {used.grad_normed, used.grad_weight};
-    const NormGradient x = NormBackward(*norm, used.grad_normed, used.x, used.inv_rms);
-    return {x.x, used.grad_weight, x.gain};
+    NormGradient norm_gradient = NormBackward(*norm, used.grad_normed, used.x, used.inv_rms);
+    torch::autograd::variable_list gradients = {norm_gradient.x, used.grad_weight};
+    std::move(norm_gradient.parameters.begin(), norm_gradient.parameters.end(), std::back_inserter(gradients));
+    return gradients;
   }
 
   void release_variables() override { saved = {}; }
@@ -133,15 +136,12 @@ at::Tensor FullLoss(const Head& head, const at::Tensor& x, const at::Tensor& tar
   node->saved = std::move(saved);
   torch::autograd::edge_list edges = {torch::autograd::impl::gradient_edge(x),
                                       torch::autograd::impl::gradient_edge(head.trainable_weight)};
-  if (head.norm) edges.push_back(torch::autograd::impl::gradient_edge(head.trainable_gain));
+  for (const at::Tensor& parameter : head.trainable_norm) {
+    edges.push_back(torch::autograd::impl::gradient_edge(parameter));
+  }
   node->set_next_edges(std::move(edges));
   torch::autograd::set_history(loss, node);
   return loss;
-}
-
-at::Tensor HeadLogits(const Head& head, const at::Tensor& x) {
-  at::AutoDispatchBelowADInplaceOrView below_autograd;
-  return at::mm(head.norm ? ApplyNorm(*head.norm, x).output : x, head.weight.t());
 }
 
 }  // namespace
@@ -154,9 +154,14 @@ at::Tensor HeadLoss(const Head& head, const at::Tensor& x, const at::Tensor& tar
   }
   if (static_cast<int64_t>(counted.size()) == targets.numel()) return FullLoss(head, x, targets);
   // One token with weight 0 gives every parameter its gradient of zeros, which all ranks must have.
-  if (counted.empty()) return FullLoss(head, x.narrow(0, 0, 1), at::zeros({1}, at::kLong)) * 0;
+  if (counted.empty()) return FullLoss(head, x.narrow(0, 0, 1), at::zeros({1}, at::kLong)).mul(0);
   const at::Tensor rows = at::tensor(counted, at::kLong);
   return FullLoss(head, x.index_select(0, rows), targets.index_select(0, rows));
+}
+
+at::Tensor HeadLogits(const Head& head, const at::Tensor& x) {
+  at::AutoDispatchBelowADInplaceOrView below_autograd;
+  return at::mm(head.norm ? ApplyNorm(*head.norm, x).output : x, head.weight.t());
 }
 
 }  // namespace normlab::trainer

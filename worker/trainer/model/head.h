@@ -3,9 +3,10 @@
 #include <ATen/core/Tensor.h>
 
 #include <optional>
+#include <vector>
 
-#include "worker/trainer/model/norm.h"
 #include "worker/trainer/data/ignored_target.h"
+#include "worker/trainer/model/norm.h"
 
 namespace normlab::trainer {
 
@@ -15,7 +16,7 @@ struct Head {
   at::Tensor weight;  // [vocab, hidden]
 
   // What autograd knows as trainable; share storage with the tensors above.
-  at::Tensor trainable_gain;  // Undefined without a norm.
+  std::vector<at::Tensor> trainable_norm;  // The norm's parameters, in its order.
   at::Tensor trainable_weight;
 };
 

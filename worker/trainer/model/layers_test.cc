@@ -28,6 +28,11 @@ class LayerTest : public ::testing::TestWithParam<at::ScalarType> {
     EXPECT_LT(((actual.to(at::kDouble) - expected).norm() / expected.norm()).item<double>(), tolerance);
   }
 
+  static void Assign(const Branch& branch, const std::vector<at::Tensor>& values) {
+    ASSERT_EQ(branch.parameters().size(), values.size());
+    for (size_t i = 0; i < values.size(); ++i) branch.parameters()[i].detach().copy_(values[i].detach());
+  }
+
  private:
   uint64_t seed_ = 0;
 };
@@ -47,7 +52,7 @@ TEST_P(LayerTest, NormOfASumAndItsGradientEqualTheFormula) {
   const at::Tensor actual_sum = Actual(branch);
   double branch_mean_square = 0, variance = 0, mean_square = 0;
   const NormResult actual = AddAndNorm(
-      norm, 1.7, Actual(residual), actual_sum,
+      &norm, 1.7, Actual(residual), actual_sum,
       {.branch_mean_square = &branch_mean_square, .output_variance = &variance, .output_mean_square = &mean_square});
   ExpectNear(actual_sum, sum.detach());
   ExpectNear(actual.output, expected.detach());
@@ -57,15 +62,15 @@ TEST_P(LayerTest, NormOfASumAndItsGradientEqualTheFormula) {
 
   const NormGradient gradient = NormBackward(norm, Actual(grad), actual_sum, actual.inv_rms);
   ExpectNear(gradient.x, sum.grad());
-  ExpectNear(gradient.gain, gain.grad());
-  ExpectNear(NormBackward(norm, Actual(grad), actual_sum, actual.inv_rms, Actual(add)).x, sum.grad() + add);
+  ExpectNear(gradient.parameters.at(0), gain.grad());
+  ExpectNear(NormBackward(norm, Actual(grad), actual_sum, actual.inv_rms, Actual(add), 0.7).x, sum.grad() + 0.7 * add);
 }
 
 TEST_P(LayerTest, VarianceOfAStreamWithALargeMeanKeepsItsDigits) {
   const at::Tensor residual = Random({9, 40}) + 1000;
   const at::Tensor branch = Actual(at::zeros({9, 40}, at::kDouble));
   double variance = 0, mean_square = 0;
-  AddResidual(Actual(residual), branch, {.output_variance = &variance, .output_mean_square = &mean_square});
+  AddAndNorm(nullptr, 1, Actual(residual), branch, {.output_variance = &variance, .output_mean_square = &mean_square});
   const double expected = residual.to(GetParam()).to(at::kDouble).var(-1, false).mean().item<double>();
   EXPECT_NEAR(variance, expected, 1e-3 * expected);
 }
@@ -78,13 +83,15 @@ TEST_P(LayerTest, SwiGluAndItsGradientEqualTheFormulaAlsoFarFromZero) {
   const at::Tensor expected = at::matmul(gate / (1 + (-gate).exp()) * up, down.t());
   expected.backward(grad);
 
-  const MlpWeights weights = {Actual(gate_up), Actual(down)};
-  MlpSaved saved;
-  ExpectNear(MlpForward(weights, Actual(x), &saved), expected.detach());
-  const MlpGradient gradient = MlpBackward(weights, Actual(x), saved, Actual(grad), Actual(add), 0.5);
+  const SwiGluBranch branch(12, 21, GetParam());
+  Assign(branch, {gate_up.slice(0, 0, 21), gate_up.slice(0, 21), down});
+  std::unique_ptr<BranchSaved> saved;
+  ExpectNear(branch.Forward({}, Actual(x), &saved), expected.detach());
+  const BranchGradient gradient =
+      branch.Backward({}, Actual(x), std::move(saved), Actual(grad), Actual(add), /*add_scale=*/0.5);
   ExpectNear(gradient.input, x.grad() + 0.5 * add);
-  ExpectNear(gradient.gate_up, gate_up.grad());
-  ExpectNear(gradient.down, down.grad());
+  ExpectNear(at::cat({gradient.parameters.at(0), gradient.parameters.at(1)}), gate_up.grad());
+  ExpectNear(gradient.parameters.at(2), down.grad());
 }
 
 struct AttentionShape {
@@ -116,15 +123,17 @@ TEST_P(LayerTest, AttentionAndItsGradientEqualTheFormulaInOddShapes) {
     const at::Tensor expected = at::matmul(context.transpose(1, 2).reshape({tokens, hidden}), output.t());
     expected.backward(grad);
 
-    const AttentionWeights weights = {Actual(qkv), Actual(output), heads};
-    const RotaryTable actual_rotary = {Actual(rotary.cosine), Actual(rotary.sine)};
-    CausalAttention saved;
-    ExpectNear(AttentionForward(weights, actual_rotary, Actual(x), &saved), expected.detach());
-    const AttentionGradient gradient =
-        AttentionBackward(weights, actual_rotary, Actual(x), saved, Actual(grad), Actual(add), 2);
+    const AttentionBranch branch(hidden, heads, GetParam());
+    Assign(branch, {qkv.slice(0, 0, hidden), qkv.slice(0, hidden, 2 * hidden), qkv.slice(0, 2 * hidden), output});
+    const BranchContext shared = {.rotary = {Actual(rotary.cosine), Actual(rotary.sine)}};
+    std::unique_ptr<BranchSaved> saved;
+    ExpectNear(branch.Forward(shared, Actual(x), &saved), expected.detach());
+    const BranchGradient gradient =
+        branch.Backward(shared, Actual(x), std::move(saved), Actual(grad), Actual(add), /*add_scale=*/2);
     ExpectNear(gradient.input, x.grad() + 2 * add);
-    ExpectNear(gradient.qkv, qkv.grad());
-    ExpectNear(gradient.output, output.grad());
+    const std::vector<at::Tensor>& gradients = gradient.parameters;
+    ExpectNear(at::cat({gradients.at(0), gradients.at(1), gradients.at(2)}), qkv.grad());
+    ExpectNear(gradients.at(3), output.grad());
   }
 }
 

@@ -80,17 +80,13 @@ NormResult RunNorm(const Norm* norm, double residual_scale, const at::Tensor& re
 
 NormResult ApplyNorm(const Norm& norm, const at::Tensor& x) { return RunNorm(&norm, 1, {}, x, {}); }
 
-NormResult AddAndNorm(const Norm& norm, double residual_scale, const at::Tensor& residual, const at::Tensor& branch,
+NormResult AddAndNorm(const Norm* norm, double residual_scale, const at::Tensor& residual, const at::Tensor& branch,
                       const SublayerStats& stats) {
-  return RunNorm(&norm, residual_scale, residual, branch, stats);
-}
-
-void AddResidual(const at::Tensor& residual, const at::Tensor& branch, const SublayerStats& stats) {
-  RunNorm(nullptr, 1, residual, branch, stats);
+  return RunNorm(norm, residual_scale, residual, branch, stats);
 }
 
 NormGradient NormBackward(const Norm& norm, const at::Tensor& grad_output, const at::Tensor& x,
-                          const at::Tensor& inv_rms, const at::Tensor& add) {
+                          const at::Tensor& inv_rms, const at::Tensor& add, double add_scale) {
   const int64_t tokens = x.size(0);
   const int64_t hidden = x.size(1);
   const at::Tensor grad_x = at::empty_like(x);
@@ -104,6 +100,7 @@ NormGradient NormBackward(const Norm& norm, const at::Tensor& grad_output, const
                                  .gain = norm.gain.const_data_ptr<T>(),
                                  .output_scale = static_cast<T>(norm.output_scale),
                                  .add = add.defined() ? add.const_data_ptr<T>() : nullptr,
+                                 .add_scale = static_cast<T>(add_scale),
                                  .grad_x = grad_x.mutable_data_ptr<T>(),
                                  .grad_gain = chunk_gains.mutable_data_ptr<T>()};
     ForEachChunk(tokens, [&](int64_t chunk, int64_t row, int64_t rows) {
@@ -118,7 +115,7 @@ NormGradient NormBackward(const Norm& norm, const at::Tensor& grad_output, const
       kernel(part);
     });
   });
-  return {.x = grad_x, .gain = chunk_gains.sum(0)};
+  return {.x = grad_x, .parameters = {chunk_gains.sum(0)}};
 }
 
 }  // namespace normlab::trainer

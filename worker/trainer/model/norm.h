@@ -2,6 +2,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <vector>
+
 namespace normlab::trainer {
 
 /// RMSNorm with a gain: y = x / sqrt(mean(x^2) + eps) * gain * output_scale (arXiv:1910.07467).
@@ -24,23 +26,20 @@ struct NormResult {
 };
 
 struct NormGradient {
-  at::Tensor x;     // [tokens, hidden]
-  at::Tensor gain;  // [hidden]
+  at::Tensor x;                        // [tokens, hidden]
+  std::vector<at::Tensor> parameters;  // The gain's. [hidden]
 };
 
 /// The norm of x. [tokens, hidden]
 NormResult ApplyNorm(const Norm& norm, const at::Tensor& x);
 
-/// The norm of residual_scale * residual + branch. `branch` becomes that sum. `stats`, unless null, gets the branch's
-/// mean square and the output's numbers.
-NormResult AddAndNorm(const Norm& norm, double residual_scale, const at::Tensor& residual, const at::Tensor& branch,
+/// The norm of residual_scale * residual + branch; with a null norm, nothing. `branch` becomes that sum. `stats` are
+/// the branch's mean square and the numbers of the norm's output, or of the sum where there is no norm.
+NormResult AddAndNorm(const Norm* norm, double residual_scale, const at::Tensor& residual, const at::Tensor& branch,
                       const SublayerStats& stats);
 
-/// branch += residual. `stats` are those of branch and sum.
-void AddResidual(const at::Tensor& residual, const at::Tensor& branch, const SublayerStats& stats);
-
-/// Gradients of the norm of x. `add`, unless undefined, is added to the gradient by x.
+/// Gradients of the norm of x. `add`, unless undefined, is added add_scale times to the gradient by x.
 NormGradient NormBackward(const Norm& norm, const at::Tensor& grad_output, const at::Tensor& x,
-                          const at::Tensor& inv_rms, const at::Tensor& add = {});
+                          const at::Tensor& inv_rms, const at::Tensor& add = {}, double add_scale = 1);
 
 }  // namespace normlab::trainer

@@ -27,27 +27,27 @@ void CheckModelSpec(const ModelSpec& model, int64_t vocab_size) {
   }
 }
 
+std::vector<BranchParameter> AttentionParameters(const ModelSpec& model) {
+  const std::vector<int64_t> square = {model.hidden, model.hidden};
+  return {{"self_attn.q_proj.weight", square, BlockMatrix::kQuery},
+          {"self_attn.k_proj.weight", square, BlockMatrix::kKey},
+          {"self_attn.v_proj.weight", square, BlockMatrix::kValue},
+          {"self_attn.o_proj.weight", square, BlockMatrix::kOutput}};
+}
+
+std::vector<BranchParameter> SwiGluParameters(const ModelSpec& model) {
+  return {{"mlp.gate_proj.weight", {model.ffn_hidden, model.hidden}, BlockMatrix::kGate},
+          {"mlp.up_proj.weight", {model.ffn_hidden, model.hidden}, BlockMatrix::kUp},
+          {"mlp.down_proj.weight", {model.hidden, model.ffn_hidden}, BlockMatrix::kDown}};
+}
+
 std::vector<ParameterInfo> ListParameters(const ModelSpec& model, int64_t vocab_size, bool final_norm) {
   const int64_t hidden = model.hidden;
-  const int64_t ffn_hidden = model.ffn_hidden;
-  struct MatrixShape {
-    BlockMatrix matrix;
-    const char* name;
-    int64_t out;
-    int64_t in;
-  };
-  const MatrixShape matrices[] = {{BlockMatrix::kQuery, "self_attn.q_proj", hidden, hidden},
-                                  {BlockMatrix::kKey, "self_attn.k_proj", hidden, hidden},
-                                  {BlockMatrix::kValue, "self_attn.v_proj", hidden, hidden},
-                                  {BlockMatrix::kOutput, "self_attn.o_proj", hidden, hidden},
-                                  {BlockMatrix::kGate, "mlp.gate_proj", ffn_hidden, hidden},
-                                  {BlockMatrix::kUp, "mlp.up_proj", ffn_hidden, hidden},
-                                  {BlockMatrix::kDown, "mlp.down_proj", hidden, ffn_hidden}};
   std::vector<ParameterInfo> parameters = {{"model.embed_tokens.weight", {vocab_size, hidden}, 0, {}}};
   for (int layer = 1; layer <= model.num_layers; ++layer) {
     const std::string prefix = fmt::format("model.layers.{}.", layer - 1);
-    for (const MatrixShape& shape : matrices) {
-      parameters.push_back({prefix + shape.name + ".weight", {shape.out, shape.in}, layer, shape.matrix});
+    for (const auto& branch : {AttentionParameters(model), SwiGluParameters(model)}) {
+      for (const BranchParameter& p : branch) parameters.push_back({prefix + p.name, p.shape, layer, p.matrix});
     }
     parameters.push_back({prefix + "input_layernorm.weight", {hidden}, layer, {}});
     parameters.push_back({prefix + "post_attention_layernorm.weight", {hidden}, layer, {}});

@@ -152,7 +152,8 @@ TEST_P(SchemeTest, StatisticsChangeNeitherLossNorGradient) {
   EXPECT_EQ(stats.rows.sizes(), at::IntArrayRef({5, 4}));
 }
 
-INSTANTIATE_TEST_SUITE_P(All, SchemeTest, ::testing::Values("pre_ln", "lns", "post_ln", "deepnorm", "mix_ln"),
+INSTANTIATE_TEST_SUITE_P(All, SchemeTest,
+                         ::testing::Values("pre_ln", "lns", "post_ln", "deepnorm", "mix_ln", "pre_ln_scaled_init"),
                          [](const auto& info) { return std::string(info.param); });
 
 TEST(TransformerTest, LossOverSeveralPiecesOfLogitsEqualsTheFormula) {
@@ -239,6 +240,21 @@ TEST(TransformerTest, DeepNormInitIsXavierWithThePapersGainOnValueOutputAndFfn) 
     for (const char* layer : {"0", "11"}) {
       const std::string full_name = std::string("model.layers.") + layer + "." + name + ".weight";
       EXPECT_NEAR(MeasuredStd(transformer, full_name), std, std * 0.03) << full_name;
+    }
+  }
+}
+
+TEST(TransformerTest, ScaledInitStartsBothOutputProjectionsSmaller) {
+  ModelSpec model = SmallModel();
+  model.num_layers = 8, model.hidden = 96, model.ffn_hidden = 160, model.init_std = 0.02;
+  const Transformer transformer(model, Scheme("pre_ln_scaled_init"), 500, 7);
+  for (const char* layer : {"0", "7"}) {
+    const std::string prefix = std::string("model.layers.") + layer;
+    for (const char* name : {".self_attn.o_proj.weight", ".mlp.down_proj.weight"}) {
+      EXPECT_NEAR(MeasuredStd(transformer, prefix + name), 0.005, 0.005 * 0.03) << name;
+    }
+    for (const char* name : {".self_attn.q_proj.weight", ".self_attn.v_proj.weight", ".mlp.up_proj.weight"}) {
+      EXPECT_NEAR(MeasuredStd(transformer, prefix + name), 0.02, 0.02 * 0.03) << name;
     }
   }
 }

@@ -41,7 +41,8 @@ struct NormGradRows {
   const T* inv_rms;
   const T* gain;
   T output_scale;
-  const T* add;  // Null, or a gradient that reaches x past the norm, added to grad_x.
+  const T* add;  // Null, or a gradient that reaches x past the norm, added add_scale times to grad_x.
+  T add_scale;
   T* grad_x;     // May be `grad_output` itself.
   T* grad_gain;  // [dim], added to.
 };

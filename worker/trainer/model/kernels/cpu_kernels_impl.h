@@ -90,7 +90,7 @@ void NormGrad(const NormGradRows<T>& a) {
       for (int64_t i = 0; i < dim; ++i) {
         const T scaled = factor * grad[i];
         a.grad_gain[i] += scaled * x[i];
-        grad_x[i] = scaled * gain[i] - pull * x[i] + add[i];
+        grad_x[i] = scaled * gain[i] - pull * x[i] + a.add_scale * add[i];
       }
     } else {
 #pragma omp simd

@@ -60,8 +60,17 @@ TEST_F(BaselineKernelsTest, NormEqualsThatOfTheChosenKernels) {
                   .eps = 1e-6,
                   .output = y.data(),
                   .inv_rms = inv_rms.data()});
-    kernels.norm_grad(
-        {rows, dim, grad.data(), x.data(), inv_rms.data(), gain.data(), 0.5, nullptr, grad_x.data(), grad_gain.data()});
+    kernels.norm_grad({.rows = rows,
+                       .dim = dim,
+                       .grad_output = grad.data(),
+                       .x = x.data(),
+                       .inv_rms = inv_rms.data(),
+                       .gain = gain.data(),
+                       .output_scale = 0.5,
+                       .add = residual.data(),
+                       .add_scale = 1.5,
+                       .grad_x = grad_x.data(),
+                       .grad_gain = grad_gain.data()});
     for (const auto* part : {&x, &grad_x, &grad_gain}) y.insert(y.end(), part->begin(), part->end());
     return y;
   };

@@ -80,13 +80,21 @@ struct Transformer::Impl {
   Head head;
   std::vector<Parameter> parameters;
 
-  /// The stream behind the last block, and the sum of the blocks' auxiliary losses.
-  BlockOutput Stream(const at::Tensor& inputs, std::vector<BlockStats>* stats) const {
+  BranchContext Context(int64_t seq_len) const {
+    return {.rotary = MakeRotaryTable(seq_len, model.hidden / model.num_heads, model.rope_base, dtype)};
+  }
+
+  /// The stream in front of the first block, [tokens, hidden].
+  at::Tensor Embed(const at::Tensor& inputs) const {
     TORCH_CHECK(inputs.dim() == 2 && inputs.scalar_type() == at::kLong, "inputs must be int64 [batch, seq], not ",
                 inputs.scalar_type(), " ", inputs.sizes());
-    const BranchContext context = {
-        .rotary = MakeRotaryTable(inputs.size(1), model.hidden / model.num_heads, model.rope_base, dtype)};
-    BlockOutput all = {.x = at::embedding(embedding, inputs.reshape({-1}))};  // [tokens, hidden]
+    return at::embedding(embedding, inputs.reshape({-1}));
+  }
+
+  /// The stream behind the last block, and the sum of the blocks' auxiliary losses.
+  BlockOutput Stream(const at::Tensor& inputs, std::vector<BlockStats>* stats) const {
+    const BranchContext context = Context(inputs.size(1));
+    BlockOutput all = {.x = Embed(inputs)};
     for (size_t i = 0; i < blocks.size(); ++i) {
       const BlockOutput one = ApplyBlock(blocks[i], context, all.x, stats != nullptr ? &(*stats)[i] : nullptr);
       all.x = one.x;
@@ -158,6 +166,16 @@ at::Tensor Transformer::Logits(const at::Tensor& inputs) const {
   const c10::NoGradGuard no_grad;
   const at::Tensor logits = HeadLogits(impl_->head, impl_->Stream(inputs, nullptr).x);
   return logits.view({inputs.size(0), inputs.size(1), -1});
+}
+
+at::Tensor Transformer::Embed(const at::Tensor& inputs) const { return impl_->Embed(inputs); }
+
+at::Tensor Transformer::RunBlock(int layer, const at::Tensor& x, int64_t seq_len) const {
+  return ApplyBlock(impl_->blocks.at(static_cast<size_t>(layer) - 1), impl_->Context(seq_len), x, nullptr).x;
+}
+
+at::Tensor Transformer::StreamLoss(const at::Tensor& x, const at::Tensor& targets) const {
+  return HeadLoss(impl_->head, x, targets.reshape({-1}));
 }
 
 const std::vector<Parameter>& Transformer::parameters() const { return impl_->parameters; }

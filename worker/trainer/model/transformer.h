@@ -45,6 +45,14 @@ class Transformer {
   /// Logits without gradient, [batch, seq, vocab].
   at::Tensor Logits(const at::Tensor& inputs) const;
 
+  /// The parts of Loss one by one, for looking inside. x is the stream, [tokens, hidden]: whole sequences of seq_len one
+  /// after another. Gradients are recorded as in Loss.
+  at::Tensor Embed(const at::Tensor& inputs) const;
+  /// The output of block `layer` (1-based) for the input x; its l is its own whatever x went through before.
+  at::Tensor RunBlock(int layer, const at::Tensor& x, int64_t seq_len) const;
+  /// The loss of the stream behind the last block, without auxiliary losses of blocks.
+  at::Tensor StreamLoss(const at::Tensor& x, const at::Tensor& targets) const;
+
   /// All trainable tensors, in a fixed order.
   const std::vector<Parameter>& parameters() const;
 

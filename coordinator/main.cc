@@ -6,6 +6,7 @@
 #include <CLI/CLI.hpp>
 #include <condition_variable>
 #include <filesystem>
+#include <functional>
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -16,12 +17,16 @@
 #include "common/log.h"
 #include "common/status.h"
 #include "common/version.h"
+#include "coordinator/flags.h"
 #include "coordinator/http_server.h"
 #include "coordinator/loop.h"
 #include "coordinator/metrics/metrics.h"
+#include "coordinator/service/auth_audit.h"
+#include "coordinator/service/auth_tokens.h"
 #include "coordinator/service/listen_address.h"
 #include "coordinator/service/server.h"
 #include "coordinator/store/rocksdb_store.h"
+#include "coordinator/token_command.h"
 
 // normlab-coordinator: the control plane. Exit codes: 0 ended as asked (SIGTERM, SIGINT), 1 failed (the log says why),
 // 2 called wrongly.
@@ -35,6 +40,7 @@ struct Flags {
   double lease_seconds = 30;
   double stop_grace_seconds = 30;
   std::string log_level = "info";
+  SecurityFlags security;
 };
 
 /// Waits for SIGTERM or SIGINT on a thread of its own; every other thread has them blocked.
@@ -121,8 +127,12 @@ engine::Options ToEngineOptions(const Flags& flags) {
 absl::Status Serve(const Flags& flags) {
   NORMLAB_ASSIGN_OR_RETURN(const auto grpc_address, service::ParseListenAddress(flags.listen));
   NORMLAB_ASSIGN_OR_RETURN(const auto http_address, service::ParseListenAddress(flags.http));
-  NORMLAB_ASSIGN_OR_RETURN(const auto store, OpenStore(flags.data));
   const RealClock clock;
+  NORMLAB_RETURN_IF_ERROR(CheckSecurityFlags(flags.security, grpc_address, http_address, clock.Now()));
+  NORMLAB_ASSIGN_OR_RETURN(const auto store, OpenStore(flags.data));
+  NORMLAB_ASSIGN_OR_RETURN(const auto audit, service::AuditLog::Open(std::filesystem::path(flags.data) / "audit", {}));
+  const bool asks_for_tokens = flags.security.asks_for_tokens || !grpc_address.is_loopback();
+  NORMLAB_ASSIGN_OR_RETURN(const auto tokens, service::TokenStore::Open(TokensFile(flags.data), clock));
   Metrics metrics;
   NORMLAB_ASSIGN_OR_RETURN(const auto loop, Loop::Create(ToEngineOptions(flags), *store, clock, metrics));
 
@@ -130,13 +140,19 @@ absl::Status Serve(const Flags& flags) {
   NORMLAB_ASSIGN_OR_RETURN(const auto http, HttpServer::Start(http_address, *loop, metrics, [&counted] {
                              return HttpServer::StreamCounts{counted->num_watchers(), counted->num_sessions()};
                            }));
-  service::Server server(
-      *loop, *store,
-      {.address = grpc_address,
-       .http_address = http->address(),
-       .on_call_done = [&metrics](const std::string& method, const std::string& code, absl::Duration took) {
-         metrics.ObserveCall(method, code, absl::ToDoubleSeconds(took));
-       }});
+  service::Server server(*loop, *store,
+                         {.address = grpc_address,
+                          .http_address = http->address(),
+                          .on_call_done =
+                              [&metrics](const std::string& method, const std::string& code, absl::Duration took) {
+                                metrics.ObserveCall(method, code, absl::ToDoubleSeconds(took));
+                              },
+                          .credentials = CredentialsOf(flags.security),
+                          .guard = {.clock = &clock,
+                                    .tokens = asks_for_tokens ? tokens.get() : nullptr,
+                                    .audit = audit.get(),
+                                    .requests_per_second = flags.security.requests_per_second,
+                                    .workers_need_certificate = !flags.security.tls_client_ca.empty()}});
   // The loop answers requests, and it does not run yet.
   counted = &server;
   for (service::TickListener* listener : server.listeners()) loop->AddListener(listener);
@@ -153,8 +169,13 @@ absl::Status Serve(const Flags& flags) {
     spdlog::info("{}: ending", number == SIGTERM ? "SIGTERM" : "SIGINT");
     end.Set();
   });
-  spdlog::info("version {} serves gRPC on {} and HTTP on {}, data in {}, lease {}", kVersion, server.address(),
+  spdlog::info("version {} serves gRPC on {} ({}, {}) and HTTP on {}, data in {}, lease {}", kVersion, server.address(),
+               flags.security.has_tls() ? "TLS" : "plain text", asks_for_tokens ? "with tokens" : "without tokens",
                http->address(), flags.data, absl::FormatDuration(absl::Seconds(flags.lease_seconds)));
+  if (asks_for_tokens && tokens->List().empty()) {
+    spdlog::warn("there are no tokens, so nobody can call: normlab-coordinator --data {} token create --help",
+                 flags.data);
+  }
   end.Wait();
   server.Shutdown(absl::Seconds(2));
   loop->Stop();
@@ -168,9 +189,10 @@ int Main(int argc, char** argv) {
       "The control plane of normlab: keeps experiments, places runs on workers, serves the API.\n"
       "Exit codes: 0 ended as asked, 1 failed (the log says why), 2 called wrongly.",
       "normlab-coordinator");
+  app.fallthrough();  // --data may stand after `token create`.
   app.set_version_flag("--version", std::string("normlab-coordinator ") + kVersion);
   app.add_option("--data", flags.data, "Folder of the database; created if missing")->required();
-  app.add_option("--listen", flags.listen, "HOST:PORT of gRPC on the loopback; port 0: any")->capture_default_str();
+  app.add_option("--listen", flags.listen, "HOST:PORT of gRPC, numeric; port 0: any")->capture_default_str();
   app.add_option("--http", flags.http, "HOST:PORT of /metrics, /sd and /healthz; port 0: any")->capture_default_str();
   app.add_option("--lease", flags.lease_seconds, "Seconds that a silent worker keeps its work")
       ->check(CLI::Range(0.5, 3600.0))
@@ -180,6 +202,9 @@ int Main(int argc, char** argv) {
       ->check(CLI::Range(0.0, 3600.0))
       ->capture_default_str();
   app.add_option("--log-level", flags.log_level, "trace, debug, info, warning, error or off")->capture_default_str();
+  AddSecurityFlags(app, flags.security);
+  std::function<absl::Status()> token_action;
+  AddTokenCommand(app, flags.data, token_action);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -188,6 +213,11 @@ int Main(int argc, char** argv) {
   if (const absl::Status status = InitLogging("normlab-coordinator", flags.log_level); !status.ok()) {
     fmt::print(stderr, "--log-level: {}\n", std::string(status.message()));
     return 2;
+  }
+  if (token_action) {
+    const absl::Status done = token_action();
+    if (!done.ok()) fmt::print(stderr, "normlab-coordinator: {}\n", std::string(done.message()));
+    return done.ok() ? 0 : 1;
   }
   SignalWaiter::Block();
   const absl::Status served = Serve(flags);

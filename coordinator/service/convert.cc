@@ -39,7 +39,7 @@ absl::StatusOr<engine::AttemptRef> ToRef(const std::string& field, const v1::Att
 
 absl::Status CheckLabels(const std::string& field, const google::protobuf::Map<std::string, std::string>& labels) {
   if (labels.size() > kLabelsMax) {
-    return absl::InvalidArgumentError(
+    return absl::ResourceExhaustedError(
         fmt::format("{}: has {} labels, at most {} are allowed", field, labels.size(), kLabelsMax));
   }
   for (const auto& [key, value] : labels) {
@@ -198,7 +198,7 @@ absl::StatusOr<RunId> ParseRunId(const std::string& field, const std::string& te
 absl::StatusOr<engine::Selector> ToSelector(const v1::RunSelector& message) {
   engine::Selector selector;
   if (message.run_ids_size() > kSelectorRunsMax) {
-    return absl::InvalidArgumentError(
+    return absl::ResourceExhaustedError(
         fmt::format("selector.run_ids: has {} runs, at most {} are allowed", message.run_ids_size(), kSelectorRunsMax));
   }
   for (int i = 0; i < message.run_ids_size(); ++i) {
@@ -278,8 +278,8 @@ absl::StatusOr<engine::WorkerHello> ToCommand(const v1::WorkerHello& hello) {
   NORMLAB_RETURN_IF_ERROR(CheckText("hello.info.metrics_address", info.metrics_address(), kLabelBytesMax));
   NORMLAB_RETURN_IF_ERROR(CheckText("hello.info.build", info.build(), kLabelBytesMax));
   if (hello.running_size() > kHelloRunningMax) {
-    return absl::InvalidArgumentError(fmt::format("hello.running: names {} attempts, at most {} are allowed",
-                                                  hello.running_size(), kHelloRunningMax));
+    return absl::ResourceExhaustedError(fmt::format("hello.running: names {} attempts, at most {} are allowed",
+                                                    hello.running_size(), kHelloRunningMax));
   }
   engine::WorkerHello command{.worker = {hello.worker_id()},
                               .incarnation = hello.incarnation(),

@@ -14,7 +14,8 @@
 #include "normlab/v1/worker.pb.h"
 
 // Requests -> commands, replies and state -> messages. (Runs and experiments themselves: store/convert.h.) Each
-// function that can fail does so with INVALID_ARGUMENT naming the field, what is wrong with it, and what is allowed.
+// function that can fail does so with INVALID_ARGUMENT, or RESOURCE_EXHAUSTED for too many of something, naming the
+// field, what is wrong with it, and what is allowed.
 namespace normlab::service {
 
 /// 1 to kIdBytesMax bytes of printable ASCII without blanks.

@@ -29,6 +29,16 @@ inline constexpr int kLabelsMax = 32;
 inline constexpr int kSelectorRunsMax = 10'000;
 inline constexpr int kHelloRunningMax = 64;
 
+/// Streams (watches, logs) that one client may have open: all tokens of one name together, or all clients where no tokens
+/// are asked for.
+inline constexpr int kStreamsPerClientMax = 1000;
+/// Sessions of workers in all.
+inline constexpr int kSessionsMax = 20'000;
+inline constexpr size_t kTokensMax = 10'000;
+/// Refused calls that go into the audit log; more of them are counted and said in one line.
+inline constexpr double kAuditedRefusalsPerSecond = 10;
+inline constexpr double kAuditedRefusalsBurst = 100;
+
 /// Reports of one session that wait for their commit; its stream is not read meanwhile.
 inline constexpr int kSessionPendingMax = 256;
 /// Messages that wait for a worker to read them; past it the session ends, and the worker comes back.

@@ -16,11 +16,10 @@
 namespace normlab::service {
 namespace {
 
-bool IsLoopback(const std::string& host) {
+bool IsNumeric(const std::string& host) {
   in_addr ipv4{};
-  if (inet_pton(AF_INET, host.c_str(), &ipv4) == 1) return (ntohl(ipv4.s_addr) >> 24) == 127;
   in6_addr ipv6{};
-  return inet_pton(AF_INET6, host.c_str(), &ipv6) == 1 && IN6_IS_ADDR_LOOPBACK(&ipv6);
+  return inet_pton(AF_INET, host.c_str(), &ipv4) == 1 || inet_pton(AF_INET6, host.c_str(), &ipv6) == 1;
 }
 
 absl::Status Bind(const ListenAddress& address, int fd) {
@@ -54,6 +53,13 @@ std::string ListenAddress::ToString() const {
   return host.find(':') == std::string::npos ? fmt::format("{}:{}", host, port) : fmt::format("[{}]:{}", host, port);
 }
 
+bool ListenAddress::is_loopback() const {
+  in_addr ipv4{};
+  if (inet_pton(AF_INET, host.c_str(), &ipv4) == 1) return (ntohl(ipv4.s_addr) >> 24) == 127;
+  in6_addr ipv6{};
+  return inet_pton(AF_INET6, host.c_str(), &ipv6) == 1 && IN6_IS_ADDR_LOOPBACK(&ipv6);
+}
+
 absl::StatusOr<ListenAddress> ParseListenAddress(const std::string& text) {
   const size_t colon = text.rfind(':');
   ListenAddress address;
@@ -67,11 +73,9 @@ absl::StatusOr<ListenAddress> ParseListenAddress(const std::string& text) {
     address.host = address.host.substr(1, address.host.size() - 2);
   }
   if (address.host == "localhost") address.host = "127.0.0.1";
-  if (!IsLoopback(address.host)) {
-    return absl::FailedPreconditionError(
-        fmt::format("cannot listen on {}: it is not of the loopback (127.0.0.0/8 or ::1), and what is said there is "
-                    "plain text; TLS is not there yet",
-                    text));
+  if (!IsNumeric(address.host)) {
+    return absl::InvalidArgumentError(fmt::format(
+        "'{}': the host must be a numeric address of this machine, such as 127.0.0.1, or 0.0.0.0 for all", text));
   }
   return address;
 }

@@ -95,31 +95,57 @@ void EnableHealthAndReflection() {
 
 Server::Server(EnginePort& engine, store::Store& store, Options options)
     : options_(std::move(options)),
+      guard_(options_.guard),
       sessions_(engine),
       watches_(engine),
       logs_(engine, store),
       experiment_service_(engine),
       run_service_(engine, store, watches_, logs_),
       worker_service_(engine, sessions_),
-      admin_service_(engine, options_.http_address) {}
+      admin_service_(engine, guard_, options_.guard.tokens, options_.http_address) {}
 
 Server::~Server() { Shutdown(absl::ZeroDuration()); }
 
+absl::Status Server::Protect() {
+  guard_.Protect(experiment_service_, "ExperimentService/CreateExperiment", &ExperimentService::CreateExperiment);
+  guard_.Protect(experiment_service_, "ExperimentService/GetExperiment", &ExperimentService::GetExperiment);
+  guard_.Protect(experiment_service_, "ExperimentService/ListExperiments", &ExperimentService::ListExperiments);
+  guard_.Protect(run_service_, "RunService/GetRun", &RunService::GetRun);
+  guard_.Protect(run_service_, "RunService/ListRuns", &RunService::ListRuns);
+  guard_.Protect(run_service_, "RunService/WatchRuns", &RunService::WatchRuns);
+  guard_.Protect(run_service_, "RunService/CancelRuns", &RunService::CancelRuns);
+  guard_.Protect(run_service_, "RunService/RequeueRuns", &RunService::RequeueRuns);
+  guard_.Protect(run_service_, "RunService/ListEvents", &RunService::ListEvents);
+  guard_.Protect(run_service_, "RunService/StreamLogs", &RunService::StreamLogs);
+  guard_.Protect(run_service_, "RunService/GetMetrics", &RunService::GetMetrics);
+  guard_.Protect(worker_service_, "WorkerService/Session", &WorkerService::Session);
+  guard_.Protect(worker_service_, "WorkerService/ListWorkers", &WorkerService::ListWorkers);
+  guard_.Protect(admin_service_, "AdminService/GetInfo", &AdminService::GetInfo);
+  guard_.Protect(admin_service_, "AdminService/WhoAmI", &AdminService::WhoAmI);
+  guard_.Protect(admin_service_, "AdminService/SetWorkerCordon", &AdminService::SetWorkerCordon);
+  guard_.Protect(admin_service_, "AdminService/CreateToken", &AdminService::CreateToken);
+  guard_.Protect(admin_service_, "AdminService/ListTokens", &AdminService::ListTokens);
+  guard_.Protect(admin_service_, "AdminService/RevokeToken", &AdminService::RevokeToken);
+  return guard_.CheckComplete();
+}
+
 absl::Status Server::Listen() {
+  NORMLAB_RETURN_IF_ERROR(Protect());
   EnableHealthAndReflection();
   grpc::ServerBuilder builder;
   SetLimits(builder);
+  builder.SetContextAllocator(guard_.MakeContextAllocator());
   int port = 0;
-  builder.AddListeningPort(options_.address.ToString(), grpc::InsecureServerCredentials(), &port);
+  builder.AddListeningPort(options_.address.ToString(),
+                           options_.credentials ? options_.credentials : grpc::InsecureServerCredentials(), &port);
   builder.RegisterService(&experiment_service_);
   builder.RegisterService(&run_service_);
   builder.RegisterService(&worker_service_);
   builder.RegisterService(&admin_service_);
-  if (options_.on_call_done) {
-    std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> creators;
-    creators.push_back(std::make_unique<CallTimerFactory>(options_.on_call_done));
-    builder.experimental().SetInterceptorCreators(std::move(creators));
-  }
+  std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> interceptors;
+  if (options_.on_call_done) interceptors.push_back(std::make_unique<CallTimerFactory>(options_.on_call_done));
+  if (options_.guard.audit != nullptr) interceptors.push_back(guard_.MakeInterceptors());
+  builder.experimental().SetInterceptorCreators(std::move(interceptors));
   server_ = builder.BuildAndStart();
   if (server_ == nullptr || port == 0) {
     NORMLAB_RETURN_IF_ERROR(ProbeListen(options_.address));

@@ -3,6 +3,7 @@
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
 #include <absl/time/time.h>
+#include <grpcpp/security/server_credentials.h>
 #include <grpcpp/server.h>
 
 #include <functional>
@@ -11,6 +12,7 @@
 #include <vector>
 
 #include "coordinator/service/admin_service.h"
+#include "coordinator/service/auth_guard.h"
 #include "coordinator/service/engine_port.h"
 #include "coordinator/service/experiment_service.h"
 #include "coordinator/service/listen_address.h"
@@ -31,6 +33,9 @@ class Server {
     std::string http_address;  // What AdminService.GetInfo says.
     /// Called after each unary call, on gRPC's threads; `method` is "RunService/GetRun".
     std::function<void(const std::string& method, const std::string& code, absl::Duration took)> on_call_done;
+    /// Null: plain text.
+    std::shared_ptr<grpc::ServerCredentials> credentials;
+    Guard::Options guard;
   };
 
   /// `engine` and `store` must outlive the server. Nothing is served before Listen.
@@ -38,9 +43,9 @@ class Server {
   ~Server();
 
   /// Those that have to hear of every tick.
-  std::vector<TickListener*> listeners() { return {&sessions_, &watches_, &logs_}; }
+  std::vector<TickListener*> listeners() { return {&sessions_, &watches_, &logs_, &guard_}; }
 
-  /// UNAVAILABLE if the port cannot be had, saying why.
+  /// UNAVAILABLE if the port cannot be had, saying why; INTERNAL if a method of the contract has no rule.
   absl::Status Listen();
 
   /// "127.0.0.1:7070", with the real port. After Listen.
@@ -55,7 +60,10 @@ class Server {
   int num_sessions() const { return sessions_.num_sessions(); }
 
  private:
+  absl::Status Protect();
+
   Options options_;
+  Guard guard_;
   Sessions sessions_;
   WatchHub watches_;
   LogHub logs_;

@@ -18,8 +18,8 @@ enum class NormPlacement {
 };
 
 /// What a matrix of a block does, as far as schemes start them differently.
-enum class BlockMatrix { kQuery, kKey, kValue, kOutput, kGate, kUp, kDown };
-inline constexpr std::size_t kNumBlockMatrices = 7;
+enum class BlockMatrix { kQuery, kKey, kValue, kOutput, kGate, kUp, kDown, kOutputGate, kRouter };
+inline constexpr std::size_t kNumBlockMatrices = 9;
 
 /// A set of BlockMatrix.
 struct MatrixSet {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "worker/trainer/model/kernels/cpu_kernels.h"
+#include "worker/trainer/model/layer_norm.h"
 #include "worker/trainer/model/rows.h"
 
 namespace normlab::trainer {
@@ -78,15 +79,25 @@ NormResult RunNorm(const Norm* norm, double residual_scale, const at::Tensor& re
 
 }  // namespace
 
-NormResult ApplyNorm(const Norm& norm, const at::Tensor& x) { return RunNorm(&norm, 1, {}, x, {}); }
+NormResult ApplyNorm(const Norm& norm, const at::Tensor& x) {
+  return norm.bias.defined() ? ApplyLayerNorm(norm, x) : RunNorm(&norm, 1, {}, x, {});
+}
 
 NormResult AddAndNorm(const Norm* norm, double residual_scale, const at::Tensor& residual, const at::Tensor& branch,
                       const SublayerStats& stats) {
-  return RunNorm(norm, residual_scale, residual, branch, stats);
+  if (norm == nullptr || !norm->bias.defined()) return RunNorm(norm, residual_scale, residual, branch, stats);
+  RunNorm(nullptr, residual_scale, residual, branch, {.branch_mean_square = stats.branch_mean_square});
+  NormResult result = ApplyLayerNorm(*norm, branch);
+  if (stats.output_variance != nullptr) {
+    *stats.output_variance = result.output.var(-1, /*unbiased=*/false).mean().item<double>();
+    *stats.output_mean_square = result.output.square().mean().item<double>();
+  }
+  return result;
 }
 
 NormGradient NormBackward(const Norm& norm, const at::Tensor& grad_output, const at::Tensor& x,
                           const at::Tensor& inv_rms, const at::Tensor& add, double add_scale) {
+  if (norm.bias.defined()) return LayerNormBackward(norm, grad_output, x, inv_rms, add, add_scale);
   const int64_t tokens = x.size(0);
   const int64_t hidden = x.size(1);
   const at::Tensor grad_x = at::empty_like(x);

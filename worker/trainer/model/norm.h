@@ -11,6 +11,7 @@ struct Norm {
   at::Tensor gain;  // [hidden]
   double output_scale;
   double eps;
+  at::Tensor bias = {};  // [hidden]. Defined: a LayerNorm (layer_norm.h) instead.
 };
 
 /// What one sublayer does to the stream; means over tokens. A member that is null is not wanted.
@@ -27,7 +28,7 @@ struct NormResult {
 
 struct NormGradient {
   at::Tensor x;                        // [tokens, hidden]
-  std::vector<at::Tensor> parameters;  // The gain's. [hidden]
+  std::vector<at::Tensor> parameters;  // The gain's and, if there is one, the bias's. [hidden]
 };
 
 /// The norm of x. [tokens, hidden]

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include "worker/trainer/model/families.h"
+
 namespace normlab::trainer {
 
 int64_t ParameterInfo::NumElements() const {
@@ -10,10 +12,29 @@ int64_t ParameterInfo::NumElements() const {
   return count;
 }
 
-void CheckModelSpec(const ModelSpec& model, int64_t vocab_size) {
-  if (model.family != "llama") {
-    throw PermanentError(fmt::format("model.family is \"{}\": this trainer builds \"llama\" only", model.family));
+namespace {
+
+void CheckMiniMax(const ModelSpec& model) {
+  if (model.hidden / model.num_heads % 4 != 0) {
+    throw PermanentError(
+        fmt::format("model.hidden {} over model.num_heads {} gives heads of {}: family minimax rotates "
+                    "half of a head in pairs and needs a multiple of 4",
+                    model.hidden, model.num_heads, model.hidden / model.num_heads));
   }
+  if (model.num_heads % NumKeyValueHeads(model) != 0) {
+    throw PermanentError(
+        fmt::format("model.num_kv_heads {} does not divide model.num_heads {}", model.num_kv_heads, model.num_heads));
+  }
+  if (model.num_experts < 2 || model.softmax_every < 1) {
+    throw PermanentError(fmt::format("model.num_experts {} must be at least 2 and model.softmax_every {} at least 1",
+                                     model.num_experts, model.softmax_every));
+  }
+}
+
+}  // namespace
+
+void CheckModelSpec(const ModelSpec& model, int64_t vocab_size) {
+  GetFamily(model.family);
   if (model.num_layers < 1 || model.hidden < 1 || model.num_heads < 1 || model.ffn_hidden < 1 || vocab_size < 1) {
     throw PermanentError(
         fmt::format("model.num_layers {}, hidden {}, num_heads {}, ffn_hidden {} and the dataset's vocabulary {} must "
@@ -25,35 +46,35 @@ void CheckModelSpec(const ModelSpec& model, int64_t vocab_size) {
         fmt::format("model.hidden {} over model.num_heads {} gives no even head size, which the rotary embedding needs",
                     model.hidden, model.num_heads));
   }
-}
-
-std::vector<BranchParameter> AttentionParameters(const ModelSpec& model) {
-  const std::vector<int64_t> square = {model.hidden, model.hidden};
-  return {{"self_attn.q_proj.weight", square, BlockMatrix::kQuery},
-          {"self_attn.k_proj.weight", square, BlockMatrix::kKey},
-          {"self_attn.v_proj.weight", square, BlockMatrix::kValue},
-          {"self_attn.o_proj.weight", square, BlockMatrix::kOutput}};
-}
-
-std::vector<BranchParameter> SwiGluParameters(const ModelSpec& model) {
-  return {{"mlp.gate_proj.weight", {model.ffn_hidden, model.hidden}, BlockMatrix::kGate},
-          {"mlp.up_proj.weight", {model.ffn_hidden, model.hidden}, BlockMatrix::kUp},
-          {"mlp.down_proj.weight", {model.hidden, model.ffn_hidden}, BlockMatrix::kDown}};
+  if (model.family == "minimax") CheckMiniMax(model);
 }
 
 std::vector<ParameterInfo> ListParameters(const ModelSpec& model, int64_t vocab_size, bool final_norm) {
+  const Family& family = GetFamily(model.family);
   const int64_t hidden = model.hidden;
-  std::vector<ParameterInfo> parameters = {{"model.embed_tokens.weight", {vocab_size, hidden}, 0, {}}};
+  std::vector<ParameterInfo> parameters;
+  const auto add_embedding = [&](std::string_view name, int64_t rows) {
+    parameters.push_back({fmt::format("{}.weight", name), {rows, hidden}, 0});
+    parameters.back().is_embedding = true;
+  };
+  const auto add_norm = [&](std::string_view prefix, std::string_view name, int layer) {
+    parameters.push_back({fmt::format("{}{}.weight", prefix, name), {hidden}, layer});
+    if (family.has_layer_norm) parameters.push_back({fmt::format("{}{}.bias", prefix, name), {hidden}, layer});
+  };
+  add_embedding(family.embedding, vocab_size);
+  if (!family.positions.empty()) add_embedding(family.positions, model.max_positions);
   for (int layer = 1; layer <= model.num_layers; ++layer) {
-    const std::string prefix = fmt::format("model.layers.{}.", layer - 1);
-    for (const auto& branch : {AttentionParameters(model), SwiGluParameters(model)}) {
-      for (const BranchParameter& p : branch) parameters.push_back({prefix + p.name, p.shape, layer, p.matrix});
+    const std::string prefix = fmt::format("{}{}.", family.blocks, layer - 1);
+    for (const auto& branch : {family.attention(model, layer), family.ffn(model)}) {
+      for (const BranchParameter& p : branch) {
+        parameters.push_back({prefix + p.name, p.shape, layer, p.matrices, p.is_input_first});
+      }
     }
-    parameters.push_back({prefix + "input_layernorm.weight", {hidden}, layer, {}});
-    parameters.push_back({prefix + "post_attention_layernorm.weight", {hidden}, layer, {}});
+    add_norm(prefix, family.attention_norm, layer);
+    add_norm(prefix, family.ffn_norm, layer);
   }
-  if (final_norm) parameters.push_back({"model.norm.weight", {hidden}, 0, {}});
-  parameters.push_back({"lm_head.weight", {vocab_size, hidden}, 0, {}});
+  if (final_norm) add_norm("", family.final_norm, 0);
+  if (!family.head.empty()) parameters.push_back({fmt::format("{}.weight", family.head), {vocab_size, hidden}, 0});
   return parameters;
 }
 

@@ -1,20 +1,22 @@
 #include "worker/trainer/model/transformer.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/ones.h>
+#include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
 #include <fmt/format.h>
 
 #include <utility>
 
 #include "common/norm_scheme.h"
-#include "worker/trainer/model/attention.h"
 #include "worker/trainer/model/autograd.h"
 #include "worker/trainer/model/block.h"
+#include "worker/trainer/model/branch_factory.h"
+#include "worker/trainer/model/families.h"
 #include "worker/trainer/model/head.h"
 #include "worker/trainer/model/init.h"
-#include "worker/trainer/model/mlp.h"
 #include "worker/trainer/model/parameters.h"
 
 namespace normlab::trainer {
@@ -27,12 +29,27 @@ const NormScheme& GetNormScheme(const std::string& name) {
   throw PermanentError(fmt::format("norm.scheme is \"{}\": this trainer knows {}", name, known));
 }
 
+Norm MakeNorm(const ModelSpec& model, double output_scale, at::ScalarType dtype) {
+  Norm norm = {at::ones({model.hidden}, dtype), output_scale, model.norm_eps};
+  if (GetFamily(model.family).has_layer_norm) norm.bias = at::zeros({model.hidden}, dtype);
+  return norm;
+}
+
+std::vector<at::Tensor> ParametersOf(const Norm& norm) {
+  std::vector<at::Tensor> parameters = {Trainable(norm.gain)};
+  if (norm.bias.defined()) parameters.push_back(Trainable(norm.bias));
+  return parameters;
+}
+
+void Append(const std::vector<at::Tensor>& from, std::vector<at::Tensor>* to) {
+  to->insert(to->end(), from.begin(), from.end());
+}
+
 Sublayer MakeSublayer(const ModelSpec& model, const SublayerPlan& plan, std::shared_ptr<const Branch> branch,
                       at::ScalarType dtype) {
   Sublayer sublayer = {.plan = plan, .branch = std::move(branch)};
-  if (plan.has_input_norm)
-    sublayer.input_norm = {at::ones({model.hidden}, dtype), plan.input_norm_scale, model.norm_eps};
-  if (plan.has_sum_norm) sublayer.sum_norm = {at::ones({model.hidden}, dtype), plan.sum_norm_scale, model.norm_eps};
+  if (plan.has_input_norm) sublayer.input_norm = MakeNorm(model, plan.input_norm_scale, dtype);
+  if (plan.has_sum_norm) sublayer.sum_norm = MakeNorm(model, plan.sum_norm_scale, dtype);
   return sublayer;
 }
 
@@ -40,34 +57,38 @@ Sublayer MakeSublayer(const ModelSpec& model, const SublayerPlan& plan, std::sha
 std::vector<at::Tensor> ParametersOf(const Block& block) {
   std::vector<at::Tensor> parameters;
   for (const Sublayer& sublayer : block.sublayers) {
-    const std::vector<at::Tensor>& own = sublayer.branch->parameters();
-    parameters.insert(parameters.end(), own.begin(), own.end());
+    Append(sublayer.branch->parameters(), &parameters);
   }
   for (const Sublayer& sublayer : block.sublayers) {
     for (const auto* norm : {&sublayer.input_norm, &sublayer.sum_norm}) {
-      if (*norm) parameters.push_back(Trainable((*norm)->gain));
+      if (*norm) Append(ParametersOf(**norm), &parameters);
     }
   }
   return parameters;
 }
 
-std::shared_ptr<Block> MakeBlock(const ModelSpec& model, const BlockPlan& plan, at::ScalarType dtype) {
+std::shared_ptr<Block> MakeBlock(const ModelSpec& model, const BlockPlan& plan, int layer, at::ScalarType dtype) {
   auto block = std::make_shared<Block>();
-  block->sublayers = {
-      MakeSublayer(model, plan.attention, std::make_shared<AttentionBranch>(model.hidden, model.num_heads, dtype),
-                   dtype),
-      MakeSublayer(model, plan.ffn, std::make_shared<SwiGluBranch>(model.hidden, model.ffn_hidden, dtype), dtype)};
+  block->sublayers = {MakeSublayer(model, plan.attention, MakeAttention(model, layer, dtype), dtype),
+                      MakeSublayer(model, plan.ffn, MakeFfn(model, dtype), dtype)};
   block->parameters = ParametersOf(*block);
   return block;
 }
 
 void InitMatrix(const ParameterInfo& info, const at::Tensor& tensor, const ModelSpec& model,
                 const std::vector<BlockPlan>& plans, uint64_t seed) {
-  double std = info.name == "model.embed_tokens.weight" ? model.embed_init_std : model.init_std;
-  if (info.matrix) {
-    std = plans[info.layer - 1].Init(*info.matrix).Std(model.init_std, info.shape[1], info.shape[0]);
+  if (info.matrices.empty()) {
+    FillNormal(tensor, info.is_embedding ? model.embed_init_std : model.init_std, seed, info.name);
+    return;
   }
-  FillNormal(tensor, std, seed, info.name);
+  const int out_dim = info.is_input_first ? 1 : 0;
+  const auto num_parts = static_cast<int64_t>(info.matrices.size());
+  const int64_t fan_in = info.shape[1 - out_dim], fan_out = info.shape[out_dim] / num_parts;
+  for (int64_t part = 0; part < num_parts; ++part) {
+    const double std = plans[info.layer - 1].Init(info.matrices[part]).Std(model.init_std, fan_in, fan_out);
+    const std::string name = num_parts == 1 ? info.name : fmt::format("{}.{}", info.name, part);
+    FillNormal(tensor.narrow(out_dim, part * fan_out, fan_out), std, seed, name);
+  }
 }
 
 }  // namespace
@@ -76,19 +97,23 @@ struct Transformer::Impl {
   ModelSpec model;
   at::ScalarType dtype;
   at::Tensor embedding;  // [vocab, hidden], trainable
+  at::Tensor positions;  // [max_positions, hidden], trainable; undefined where none are learned.
   std::vector<std::shared_ptr<Block>> blocks;
   Head head;
   std::vector<Parameter> parameters;
 
-  BranchContext Context(int64_t seq_len) const {
-    return {.rotary = MakeRotaryTable(seq_len, model.hidden / model.num_heads, model.rope_base, dtype)};
-  }
+  BranchContext Context(int64_t seq_len) const { return MakeBranchContext(model, seq_len, dtype); }
 
   /// The stream in front of the first block, [tokens, hidden].
   at::Tensor Embed(const at::Tensor& inputs) const {
     TORCH_CHECK(inputs.dim() == 2 && inputs.scalar_type() == at::kLong, "inputs must be int64 [batch, seq], not ",
                 inputs.scalar_type(), " ", inputs.sizes());
-    return at::embedding(embedding, inputs.reshape({-1}));
+    const at::Tensor x = at::embedding(embedding, inputs);  // [batch, seq, hidden]
+    if (!positions.defined()) return x.flatten(0, 1);
+    const int64_t seq_len = inputs.size(1);
+    TORCH_CHECK(seq_len <= positions.size(0), "a sequence has ", seq_len,
+                " tokens, the model has learned positions for ", positions.size(0));
+    return (x + positions.narrow(0, 0, seq_len)).flatten(0, 1);
   }
 
   /// The stream behind the last block, and the sum of the blocks' auxiliary losses.
@@ -115,21 +140,27 @@ Transformer::Transformer(const ModelSpec& model, const NormSpec& norm, int64_t v
   impl_->model = model;
   impl_->dtype = dtype;
   impl_->embedding = Trainable(at::empty({vocab_size, model.hidden}, dtype));
-  impl_->head.weight = at::empty({vocab_size, model.hidden}, dtype);
-  impl_->head.trainable_weight = Trainable(impl_->head.weight);
+  const Family& family = GetFamily(model.family);
+  const bool is_tied = family.head.empty();
+  impl_->head.weight = is_tied ? impl_->embedding.detach() : at::empty({vocab_size, model.hidden}, dtype);
+  impl_->head.trainable_weight = is_tied ? impl_->embedding : Trainable(impl_->head.weight);
   std::vector<at::Tensor> tensors = {impl_->embedding};  // In the order of ListParameters.
+  if (!family.positions.empty()) {
+    impl_->positions = Trainable(at::empty({model.max_positions, model.hidden}, dtype));
+    tensors.push_back(impl_->positions);
+  }
   std::vector<BlockPlan> plans;
   for (int layer = 1; layer <= model.num_layers; ++layer) {
     plans.push_back(PlanBlock(scheme, layer, model.num_layers, norm.mix_ln_ratio));
-    impl_->blocks.push_back(MakeBlock(model, plans.back(), dtype));
-    tensors.insert(tensors.end(), impl_->blocks.back()->parameters.begin(), impl_->blocks.back()->parameters.end());
+    impl_->blocks.push_back(MakeBlock(model, plans.back(), layer, dtype));
+    Append(impl_->blocks.back()->parameters, &tensors);
   }
   if (norm.final_norm) {
-    impl_->head.norm = {at::ones({model.hidden}, dtype), /*output_scale=*/1, model.norm_eps};
-    impl_->head.trainable_norm = {Trainable(impl_->head.norm->gain)};
-    tensors.push_back(impl_->head.trainable_norm[0]);
+    impl_->head.norm = MakeNorm(model, /*output_scale=*/1, dtype);
+    impl_->head.trainable_norm = ParametersOf(*impl_->head.norm);
+    Append(impl_->head.trainable_norm, &tensors);
   }
-  tensors.push_back(impl_->head.trainable_weight);
+  if (!is_tied) tensors.push_back(impl_->head.trainable_weight);
 
   const std::vector<ParameterInfo> infos = ListParameters(model, vocab_size, norm.final_norm);
   TORCH_CHECK(infos.size() == tensors.size(), infos.size(), " parameters are listed, ", tensors.size(), " were made");
@@ -138,7 +169,7 @@ Transformer::Transformer(const ModelSpec& model, const NormSpec& norm, int64_t v
                 tensors[i].sizes());
     const bool is_matrix = infos[i].shape.size() == 2;
     if (is_matrix) InitMatrix(infos[i], tensors[i], model, plans, seed);
-    const bool decays = is_matrix && infos[i].name != "model.embed_tokens.weight";
+    const bool decays = is_matrix && !infos[i].is_embedding;
     impl_->parameters.push_back({infos[i].name, tensors[i], infos[i].layer, decays});
   }
 }
@@ -159,7 +190,7 @@ at::Tensor Transformer::Loss(const at::Tensor& inputs, const at::Tensor& targets
     }
   }
   const at::Tensor loss = HeadLoss(impl_->head, stream.x, targets.reshape({-1}));
-  return stream.auxiliary_loss.defined() ? loss.add(stream.auxiliary_loss) : loss;
+  return stream.auxiliary_loss.defined() && c10::GradMode::is_enabled() ? loss.add(stream.auxiliary_loss) : loss;
 }
 
 at::Tensor Transformer::Logits(const at::Tensor& inputs) const {
@@ -181,10 +212,12 @@ at::Tensor Transformer::StreamLoss(const at::Tensor& x, const at::Tensor& target
 const std::vector<Parameter>& Transformer::parameters() const { return impl_->parameters; }
 
 double Transformer::FlopsPerToken(int64_t seq_len) const {
-  // Norms and head: 6 per weight, like the matrices of the branches. The embedding is only looked up.
-  double flops = 0;
+  // Norms and head: 6 per weight, like the matrices of the branches. An embedding is only looked up.
+  double flops =
+      impl_->head.trainable_weight.is_same(impl_->embedding) ? 6 * static_cast<double>(impl_->embedding.numel()) : 0;
   for (const Parameter& parameter : impl_->parameters) {
-    if (parameter.name != "model.embed_tokens.weight") flops += 6 * static_cast<double>(parameter.tensor.numel());
+    const bool is_looked_up = parameter.tensor.is_same(impl_->embedding) || parameter.tensor.is_same(impl_->positions);
+    if (!is_looked_up) flops += 6 * static_cast<double>(parameter.tensor.numel());
   }
   for (const std::shared_ptr<Block>& block : impl_->blocks) {
     for (const Sublayer& sublayer : block->sublayers) {

@@ -11,7 +11,7 @@
 
 namespace normlab::trainer {
 
-/// One trainable tensor. Names are Hugging Face's Llama names ("model.layers.0.self_attn.q_proj.weight"; 0-based
+/// One trainable tensor. Names are those of Hugging Face's models ("model.layers.0.self_attn.q_proj.weight"; 0-based
 /// there).
 struct Parameter {
   std::string name;
@@ -27,9 +27,10 @@ struct LayerForwardStats {
   at::Tensor rows;  // float32 [layers, 4]
 };
 
-/// Llama-family decoder with the norm scheme of the spec (common/norm_scheme.h, arXiv:2502.05795 and others).
-/// Deterministic: the same spec, vocabulary and seed give the same bits on the same machine and thread count. Initial
-/// weights depend on seed and name alone, up to the scheme's standard deviations: arms of an ablation start alike.
+/// Decoder of any family (families.h) with the norm scheme of the spec (common/norm_scheme.h, arXiv:2502.05795 and
+/// others). Deterministic: the same spec, vocabulary and seed give the same bits on the same machine and thread count.
+/// Initial weights depend on seed and name alone, up to the scheme's standard deviations: arms of an ablation start
+/// alike.
 class Transformer {
  public:
   /// Throws PermanentError for a scheme or shape that cannot be built. `dtype` is float32 or, to check formulas,
@@ -38,15 +39,16 @@ class Transformer {
               at::ScalarType dtype = at::kFloat);
   ~Transformer();
 
-  /// Mean cross entropy over all positions, in nats. inputs, targets: int64 [batch, seq]. With `stats`, fills it.
+  /// Mean cross entropy over all positions, in nats; where gradients are wanted, plus the balance losses of a mixture
+  /// of experts, so that an evaluation has none. inputs, targets: int64 [batch, seq]. With `stats`, fills it.
   /// backward() of the result may be called once.
   at::Tensor Loss(const at::Tensor& inputs, const at::Tensor& targets, LayerForwardStats* stats = nullptr) const;
 
   /// Logits without gradient, [batch, seq, vocab].
   at::Tensor Logits(const at::Tensor& inputs) const;
 
-  /// The parts of Loss one by one, for looking inside. x is the stream, [tokens, hidden]: whole sequences of seq_len one
-  /// after another. Gradients are recorded as in Loss.
+  /// The parts of Loss one by one, for looking inside. x is the stream, [tokens, hidden]: whole sequences of seq_len
+  /// one after another. Gradients are recorded as in Loss.
   at::Tensor Embed(const at::Tensor& inputs) const;
   /// The output of block `layer` (1-based) for the input x; its l is its own whatever x went through before.
   at::Tensor RunBlock(int layer, const at::Tensor& x, int64_t seq_len) const;

@@ -1,15 +1,13 @@
 #include "cli/corpus.h"
 
-#include <fcntl.h>
 #include <openssl/evp.h>
-#include <zlib.h>
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
-#include <memory>
+#include <optional>
 #include <system_error>
 
+#include "cli/corpus_file.h"
 #include "common/status.h"
 #include "fmt/format.h"
 
@@ -18,23 +16,23 @@ namespace {
 
 namespace fs = std::filesystem;
 
-bool IsTextName(const fs::path& path) {
-  static constexpr std::array kSuffixes = {".txt", ".md", ".rst"};
-  const std::string suffix = (path.extension() == ".gz" ? path.stem() : path).extension().string();
-  return std::find(kSuffixes.begin(), kSuffixes.end(), suffix) != kSuffixes.end();
+/// The format that a file's name stands for; nothing if none.
+std::optional<CorpusFormat> FormatOf(const fs::path& path) {
+  const bool is_packed = path.extension() == ".gz" || path.extension() == ".zst";
+  const std::string suffix = (is_packed ? path.stem() : path).extension().string();
+  const auto is_one_of = [&](const auto& suffixes) {
+    return std::find(suffixes.begin(), suffixes.end(), suffix) != suffixes.end();
+  };
+  if (is_one_of(std::array{".txt", ".md", ".rst"})) return CorpusFormat::kText;
+  if (is_one_of(std::array{".jsonl", ".ndjson", ".json"})) return CorpusFormat::kJsonLines;
+  return std::nullopt;
 }
 
-absl::Status FileProblem(const fs::path& path, const std::error_code& error) {
-  const std::string message = fmt::format("cannot read {}: {}", path.string(), error.message());
-  if (error == std::errc::permission_denied) return absl::PermissionDeniedError(message);
-  return absl::InvalidArgumentError(message);
-}
-
-absl::Status AddFile(const fs::path& path, std::string name, Corpus* corpus) {
+absl::Status AddFile(const fs::path& path, std::string name, CorpusFormat format, Corpus* corpus) {
   std::error_code error;
   const uint64_t bytes = fs::file_size(path, error);
   if (error) return FileProblem(path, error);
-  corpus->files.push_back({.path = path, .name = std::move(name), .bytes = bytes});
+  corpus->files.push_back({.path = path, .name = std::move(name), .bytes = bytes, .format = format});
   corpus->bytes += bytes;
   return absl::OkStatus();
 }
@@ -44,58 +42,43 @@ absl::Status AddFolder(const fs::path& folder, Corpus* corpus) {
   fs::recursive_directory_iterator entries(folder, error);
   for (; !error && entries != fs::recursive_directory_iterator(); entries.increment(error)) {
     if (!entries->is_regular_file()) continue;
-    if (!IsTextName(entries->path())) {
+    const auto format = FormatOf(entries->path());
+    if (!format) {
       ++corpus->skipped;
       continue;
     }
-    NORMLAB_RETURN_IF_ERROR(AddFile(entries->path(), entries->path().lexically_relative(folder).string(), corpus));
+    const std::string name = entries->path().lexically_relative(folder).string();
+    NORMLAB_RETURN_IF_ERROR(AddFile(entries->path(), name, *format, corpus));
   }
   return error ? FileProblem(folder, error) : absl::OkStatus();
 }
 
-struct GzipCloser {
-  void operator()(gzFile_s* file) const { gzclose(file); }
-};
-
-/// Reads the file through `visit`; zlib passes plain files through as they are.
-template <typename Visit>
-absl::Status ReadChunks(const CorpusFile& file, bool is_unpacked, Visit visit) {
-  const int fd = open(file.path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return FileProblem(file.path, std::error_code(errno, std::generic_category()));
-  const auto close_fd = [](int* open_fd) { close(*open_fd); };
-  int owned = fd;
-  const std::unique_ptr<int, decltype(close_fd)> closer(&owned, close_fd);
-  std::array<char, 1 << 16> buffer;
-  if (!is_unpacked) {
-    while (true) {
-      const ssize_t size = read(fd, buffer.data(), buffer.size());
-      if (size < 0 && errno == EINTR) continue;
-      if (size < 0) return FileProblem(file.path, std::error_code(errno, std::generic_category()));
-      if (size == 0) return absl::OkStatus();
-      visit(buffer.data(), static_cast<size_t>(size));
+absl::StatusOr<Corpus> FindFiles(const std::vector<std::string>& paths) {
+  Corpus corpus;
+  for (const std::string& text : paths) {
+    const fs::path path(text);
+    std::error_code error;
+    const fs::file_status status = fs::status(path, error);
+    if (error && status.type() == fs::file_type::none) return FileProblem(path, error);
+    if (!fs::exists(status)) {
+      return FileProblem(path, std::make_error_code(std::errc::no_such_file_or_directory));
+    }
+    if (fs::is_directory(status)) {
+      NORMLAB_RETURN_IF_ERROR(AddFolder(path, &corpus));
+    } else {
+      const CorpusFormat format = FormatOf(path).value_or(CorpusFormat::kText);
+      NORMLAB_RETURN_IF_ERROR(AddFile(path, path.filename().string(), format, &corpus));
     }
   }
-  const std::unique_ptr<gzFile_s, GzipCloser> in(gzdopen(dup(fd), "rb"));
-  if (!in) return absl::ResourceExhaustedError(fmt::format("cannot read {}: no memory", file.path.string()));
-  if (gzdirect(in.get()) == 1 && file.bytes > 0) {
-    return absl::DataLossError(fmt::format("{} is not in gzip format; rename or remove it", file.path.string()));
+  if (corpus.files.empty() && !paths.empty()) {
+    return absl::InvalidArgumentError(fmt::format(
+        "no text files found ({} others skipped); folders are searched for .txt, .md, .rst, .jsonl, .ndjson "
+        "and .json, also with .gz or .zst; name other files themselves",
+        corpus.skipped));
   }
-  while (true) {
-    const int size = gzread(in.get(), buffer.data(), buffer.size());
-    int code = Z_OK;
-    std::string text = gzerror(in.get(), &code);
-    // zlib puts "<fd:4>: " in front.
-    if (const size_t colon = text.find(": "); text.starts_with("<") && colon != std::string::npos)
-      text.erase(0, colon + 2);
-    // A file that was cut off gives what it has, then Z_BUF_ERROR.
-    if (size < 0 || (code != Z_OK && code != Z_STREAM_END)) {
-      return absl::DataLossError(
-          fmt::format("{} cannot be unpacked ({}); the file is damaged or cut off: get it again or remove it",
-                      file.path.string(), text));
-    }
-    if (size == 0) return absl::OkStatus();
-    visit(buffer.data(), static_cast<size_t>(size));
-  }
+  std::stable_sort(corpus.files.begin(), corpus.files.end(),
+                   [](const CorpusFile& a, const CorpusFile& b) { return a.name < b.name; });
+  return corpus;
 }
 
 class Sha256 {
@@ -106,6 +89,7 @@ class Sha256 {
   Sha256& operator=(const Sha256&) = delete;
 
   void Add(const char* data, size_t size) { EVP_DigestUpdate(context_, data, size); }
+  void Add(const std::string& text) { Add(text.data(), text.size()); }
   std::string Hex() {
     std::array<unsigned char, EVP_MAX_MD_SIZE> digest;
     unsigned size = 0;
@@ -119,61 +103,58 @@ class Sha256 {
   EVP_MD_CTX* context_;
 };
 
+/// Adds the file as it lies on disk; `on_bytes` is told how much of it was read.
+absl::Status AddContent(const fs::path& path, const std::atomic<bool>& stop,
+                        const std::function<void(uint64_t)>& on_bytes, Sha256* digest) {
+  NORMLAB_ASSIGN_OR_RETURN(const auto file, OpenPacked(path));
+  std::array<char, 1 << 16> buffer;
+  while (!stop) {
+    NORMLAB_ASSIGN_OR_RETURN(const size_t size, file->Read(buffer));
+    if (size == 0) return absl::OkStatus();
+    digest->Add(buffer.data(), size);
+    on_bytes(file->position());
+  }
+  return absl::CancelledError("interrupted while the input was read for its hash; nothing was made yet");
+}
+
 }  // namespace
 
-absl::StatusOr<Corpus> FindCorpus(const std::vector<std::string>& paths) {
-  Corpus corpus;
-  for (const std::string& text : paths) {
-    const fs::path path(text);
-    std::error_code error;
-    const fs::file_status status = fs::status(path, error);
-    if (error && status.type() == fs::file_type::none) return FileProblem(path, error);
-    if (!fs::exists(status)) {
-      return FileProblem(path, std::make_error_code(std::errc::no_such_file_or_directory));
-    }
-    if (fs::is_directory(status)) {
-      NORMLAB_RETURN_IF_ERROR(AddFolder(path, &corpus));
-    } else {
-      NORMLAB_RETURN_IF_ERROR(AddFile(path, path.filename().string(), &corpus));
-    }
+absl::StatusOr<Corpus> FindCorpus(const std::vector<std::string>& paths, const std::vector<std::string>& validation) {
+  NORMLAB_ASSIGN_OR_RETURN(Corpus corpus, FindFiles(paths));
+  NORMLAB_ASSIGN_OR_RETURN(Corpus held_out, FindFiles(validation));
+  corpus.skipped += held_out.skipped;
+  corpus.bytes += held_out.bytes;
+  for (CorpusFile& file : held_out.files) {
+    file.is_validation = true;
+    corpus.files.push_back(std::move(file));
   }
-  if (corpus.files.empty()) {
-    return absl::InvalidArgumentError(
-        fmt::format("no text files found ({} others skipped); folders are searched for .txt, .md and .rst, also with "
-                    ".gz; name other files themselves",
-                    corpus.skipped));
-  }
-  std::stable_sort(corpus.files.begin(), corpus.files.end(),
-                   [](const CorpusFile& a, const CorpusFile& b) { return a.name < b.name; });
   return corpus;
 }
 
-absl::StatusOr<std::string> ReadDocument(const CorpusFile& file) {
-  std::string text;
-  NORMLAB_RETURN_IF_ERROR(
-      ReadChunks(file, file.is_gzip(), [&](const char* data, size_t size) { text.append(data, size); }));
-  if (const size_t nul = text.find('\0'); nul != std::string::npos) {
-    return absl::DataLossError(
-        fmt::format("{} is no text: byte {} is 0; remove it from the corpus", file.path.string(), nul));
-  }
-  return text;
-}
-
-absl::StatusOr<std::string> DigestCorpus(const Corpus& corpus) {
+absl::StatusOr<std::string> DigestCorpus(const Corpus& corpus, const std::atomic<bool>& stop,
+                                         const std::function<void(uint64_t)>& on_bytes) {
   Sha256 digest;
+  uint64_t done_bytes = 0;
   for (const CorpusFile& file : corpus.files) {
     // The length in front keeps "ab" + "c" apart from "a" + "bc".
-    const std::string head = fmt::format("{}:{}:{}\n", file.name.size(), file.name, file.bytes);
-    digest.Add(head.data(), head.size());
-    NORMLAB_RETURN_IF_ERROR(
-        ReadChunks(file, /*is_unpacked=*/false, [&](const char* data, size_t size) { digest.Add(data, size); }));
+    digest.Add(fmt::format("{}:{}:{}:{}\n", file.name.size(), file.name, file.bytes, file.is_validation));
+    const auto on_file_bytes = [&](uint64_t bytes) { on_bytes(done_bytes + bytes); };
+    NORMLAB_RETURN_IF_ERROR(AddContent(file.path, stop, on_file_bytes, &digest));
+    done_bytes += file.bytes;
   }
   return digest.Hex();
 }
 
 std::string Sha256Hex(const std::string& bytes) {
   Sha256 digest;
-  digest.Add(bytes.data(), bytes.size());
+  digest.Add(bytes);
+  return digest.Hex();
+}
+
+absl::StatusOr<std::string> Sha256OfFile(const fs::path& path) {
+  Sha256 digest;
+  NORMLAB_RETURN_IF_ERROR(AddContent(
+      path, /*stop=*/false, [](uint64_t) {}, &digest));
   return digest.Hex();
 }
 

@@ -1,7 +1,11 @@
 #include "cli/prepare.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
 #include <algorithm>
-#include <atomic>
+#include <array>
 #include <fstream>
 #include <iterator>
 #include <memory>
@@ -10,7 +14,12 @@
 #include <system_error>
 #include <thread>
 
+#include "absl/time/clock.h"
 #include "cli/corpus.h"
+#include "cli/corpus_reader.h"
+#include "cli/prepare_document.h"
+#include "cli/prepare_encode.h"
+#include "cli/prepare_split.h"
 #include "cli/progress_line.h"
 #include "cli/tokenizer.h"
 #include "cli/units.h"
@@ -23,230 +32,369 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr char kTokenizerFile[] = "tokenizer.model";
-// Says what the dataset was made of. Beside the manifest, because only `prepare` reads it.
-constexpr char kSourceFile[] = "source.json";
+// What is done so far; gone once there is a manifest.
+constexpr char kStateFile[] = "prepare.json";
 // A change of what `prepare` makes of the same input needs another number here.
-constexpr int kRecipe = 1;
-constexpr uint64_t kSampleBytes = 4 << 20;
-constexpr uint64_t kShardTokensMax = 64 << 20;
-// Files that are read and encoded before they are written; bounds memory, keeps all threads busy.
-constexpr size_t kBatchFiles = 64;
+constexpr int kRecipe = 2;
+constexpr uint64_t kSampleBytesPerPiece = 1 << 10;
+constexpr uint64_t kSampleBytesMax = 16 << 20;
 
-/// Writes one split as shards of bounded size.
-class SplitWriter {
- public:
-  SplitWriter(fs::path folder, std::string name, uint32_t token_bytes)
-      : folder_(std::move(folder)), name_(std::move(name)), token_bytes_(token_bytes) {}
-
-  void AddDocument(const std::vector<uint32_t>& tokens) {
-    if (!writer_) {
-      file_ = fmt::format("{}-{:05}.tokens", name_, split_.shards.size());
-      writer_ = std::make_unique<TokenShardWriter>(folder_ / file_, token_bytes_);
-    }
-    writer_->Append(tokens);
-    ++split_.documents;
-    if (writer_->num_tokens() >= kShardTokensMax) FinishShard();
-  }
-
-  ManifestSplit Finish() {
-    if (writer_) FinishShard();
-    return split_;
-  }
-
- private:
-  void FinishShard() {
-    const auto tokens = static_cast<int64_t>(writer_->num_tokens());
-    writer_->Finish();
-    writer_.reset();
-    split_.shards.push_back({.file = file_, .tokens = tokens});
-    split_.tokens += tokens;
-  }
-
-  const fs::path folder_;
-  const std::string name_;
-  const uint32_t token_bytes_;
-  ManifestSplit split_;
-  std::string file_;
-  std::unique_ptr<TokenShardWriter> writer_;
+/// What a folder without a manifest was to become, and how far it is.
+struct PrepareState {
+  nlohmann::json source;
+  std::string tokenizer_sha256;
+  SplitState train;
+  SplitState validation;
 };
 
-struct EncodedFile {
-  absl::Status status;
-  std::vector<uint32_t> tokens;  // With the end-of-text piece; empty if the file has no text.
-  size_t text_bytes = 0;
-};
-
-EncodedFile EncodeFile(const CorpusFile& file, const Tokenizer& tokenizer) {
-  EncodedFile encoded;
-  const auto text = ReadDocument(file);
-  if (!text.ok()) return {.status = text.status()};
-  encoded.text_bytes = text->size();
-  auto tokens = tokenizer.Encode(*text);
-  if (!tokens.ok()) {
-    return {.status = absl::InternalError(
-                fmt::format("cannot encode {}: {}", file.path.string(), std::string(tokens.status().message())))};
-  }
-  encoded.tokens = *std::move(tokens);
-  if (!encoded.tokens.empty()) encoded.tokens.push_back(tokenizer.eos_id());
-  return encoded;
+void WriteState(const fs::path& out, const PrepareState& state) {
+  const nlohmann::json document = {{"source", state.source},
+                                   {"tokenizer_sha256", state.tokenizer_sha256},
+                                   {"train", ToJson(state.train)},
+                                   {"validation", ToJson(state.validation)}};
+  WriteFileDurably(out / kStateFile, document.dump(2) + "\n");
 }
 
-/// Encodes files [begin, end) on all cores; results in order of file.
-std::vector<EncodedFile> EncodeBatch(const std::vector<CorpusFile>& files, size_t begin, size_t end,
-                                     const Tokenizer& tokenizer) {
-  std::vector<EncodedFile> encoded(end - begin);
-  std::atomic<size_t> next = begin;
-  const auto work = [&] {
-    for (size_t i = next++; i < end; i = next++) encoded[i - begin] = EncodeFile(files[i], tokenizer);
-  };
-  std::vector<std::thread> threads;
-  const size_t num_threads = std::clamp<size_t>(std::thread::hardware_concurrency(), 1, 16);
-  for (size_t i = 1; i < num_threads; ++i) threads.emplace_back(work);
-  work();
-  for (std::thread& thread : threads) thread.join();
-  return encoded;
-}
-
-bool IsValidation(size_t index, size_t num_files, int every) {
-  const auto stride = static_cast<size_t>(every);
-  if (num_files < stride) return index == num_files - 1;
-  return index % stride == stride - 1;
-}
-
-absl::StatusOr<std::string> ReadModel(const std::string& path) {
+absl::StatusOr<std::string> ReadWholeFile(const fs::path& path) {
   std::ifstream file(path, std::ios::binary);
   if (!file) {
-    return absl::InvalidArgumentError(fmt::format("cannot read {}: {}", path, std::generic_category().message(errno)));
+    return absl::InvalidArgumentError(
+        fmt::format("cannot read {}: {}", path.string(), std::generic_category().message(errno)));
   }
   return std::string(std::istreambuf_iterator<char>(file), {});
 }
 
-absl::StatusOr<Tokenizer> GetTokenizer(const PrepareOptions& options, const Corpus& corpus) {
-  if (!options.tokenizer.empty()) {
-    NORMLAB_ASSIGN_OR_RETURN(std::string model, ReadModel(options.tokenizer));
-    auto tokenizer = Tokenizer::FromModel(std::move(model));
-    if (tokenizer.ok()) return tokenizer;
-    return absl::InvalidArgumentError(
-        fmt::format("{}: {}", options.tokenizer, std::string(tokenizer.status().message())));
+/// True if every shard that a state counts as finished is there with its size and header.
+bool HasShards(const fs::path& out, const ManifestSplit& split) {
+  return std::all_of(split.shards.begin(), split.shards.end(), [&](const ManifestShard& shard) {
+    std::ifstream file(out / shard.file, std::ios::binary | std::ios::ate);
+    const auto bytes = static_cast<int64_t>(file.tellg());
+    std::array<char, kShardHeaderBytes> header{};
+    file.seekg(0).read(header.data(), header.size());
+    if (!file) return false;
+    try {
+      return DecodeShardHeader(header.data(), static_cast<uint64_t>(bytes), out / shard.file).num_tokens ==
+             static_cast<uint64_t>(shard.tokens);
+    } catch (const DatasetError&) {
+      return false;
+    }
+  });
+}
+
+/// The state that an interrupted call for this source left in `out`; nothing if there is none that can be used.
+std::optional<PrepareState> FindState(const fs::path& out, const nlohmann::json& source) {
+  const auto text = ReadWholeFile(out / kStateFile);
+  const auto model = ReadWholeFile(out / kTokenizerFile);
+  if (!text.ok() || !model.ok()) return std::nullopt;
+  try {
+    const nlohmann::json document = nlohmann::json::parse(*text);
+    StrictObject object(document, "");
+    PrepareState state{.source = object.Member("source"),
+                       .tokenizer_sha256 = object.Text("tokenizer_sha256"),
+                       .train = ReadSplitState(object.Child("train")),
+                       .validation = ReadSplitState(object.Child("validation"))};
+    const bool is_usable = state.source == source && state.tokenizer_sha256 == Sha256Hex(*model) &&
+                           HasShards(out, state.train.counts) && HasShards(out, state.validation.counts);
+    return is_usable ? std::optional(std::move(state)) : std::nullopt;
+  } catch (const nlohmann::json::exception&) {
+    return std::nullopt;
+  } catch (const JsonError&) {
+    return std::nullopt;
   }
-  std::vector<CorpusFile> training;
-  for (size_t i = 0; i < corpus.files.size(); ++i) {
-    if (!IsValidation(i, corpus.files.size(), options.validation_every)) training.push_back(corpus.files[i]);
+}
+
+/// Removes what an earlier call left that the new one would not replace.
+void RemoveLeftovers(const fs::path& out) {
+  std::vector<fs::path> leftovers = {out / kStateFile, out / kTokenizerFile};
+  for (const auto& entry : fs::directory_iterator(out)) {
+    const std::string name = entry.path().filename().string();
+    const bool is_ours = name.starts_with("train-") || name.starts_with("validation-");
+    if (is_ours && (name.ends_with(".tokens") || name.ends_with(".tokens.tmp"))) leftovers.push_back(entry.path());
   }
+  for (const fs::path& path : leftovers) fs::remove(path);
+}
+
+/// One call at a time works in a folder; the lock ends with the process.
+class FolderLock {
+ public:
+  static absl::StatusOr<std::unique_ptr<FolderLock>> Take(const fs::path& folder) {
+    const int fd = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) {
+      return absl::InternalError(
+          fmt::format("cannot open {}: {}", folder.string(), std::generic_category().message(errno)));
+    }
+    auto lock = std::unique_ptr<FolderLock>(new FolderLock(fd));
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0) return lock;
+    return absl::FailedPreconditionError(fmt::format(
+        "another `normlab data prepare` works in {}; wait for it or choose another --out", folder.string()));
+  }
+  FolderLock(const FolderLock&) = delete;
+  FolderLock& operator=(const FolderLock&) = delete;
+  ~FolderLock() { close(fd_); }
+
+ private:
+  explicit FolderLock(int fd) : fd_(fd) {}
+  const int fd_;
+};
+
+absl::StatusOr<Tokenizer> LoadTokenizer(const fs::path& path) {
+  NORMLAB_ASSIGN_OR_RETURN(std::string model, ReadWholeFile(path));
+  auto tokenizer = Tokenizer::FromModel(std::move(model));
+  if (tokenizer.ok()) return tokenizer;
+  return absl::InvalidArgumentError(fmt::format("{}: {}", path.string(), std::string(tokenizer.status().message())));
+}
+
+absl::StatusOr<Tokenizer> MakeTokenizer(const PrepareOptions& options, const Corpus& corpus) {
+  if (!options.tokenizer.empty()) return LoadTokenizer(options.tokenizer);
   ProgressLine progress("training the tokenizer", options.is_silent);
-  NORMLAB_ASSIGN_OR_RETURN(const auto sentences, SampleSentences(training, kSampleBytes));
+  const uint64_t sample_bytes =
+      std::min(kSampleBytesMax, kSampleBytesPerPiece * static_cast<uint64_t>(options.vocab_size));
+  const auto is_training = [&](DocumentPosition position) { return !IsValidation(corpus, options, position); };
+  NORMLAB_ASSIGN_OR_RETURN(const auto sentences, SampleSentences(corpus, options.text_key, is_training, sample_bytes));
   progress.Update(0, fmt::format("{} pieces from {} lines", options.vocab_size, sentences.size()));
   NORMLAB_ASSIGN_OR_RETURN(std::string model, TrainTokenizer(sentences, options.vocab_size));
   progress.Finish();
   return Tokenizer::FromModel(std::move(model));
 }
 
-/// Writes both splits; their counts go into `result`.
-absl::Status WriteSplits(const PrepareOptions& options, const Corpus& corpus, const Tokenizer& tokenizer,
-                         PrepareResult* result) {
-  const uint32_t token_bytes = TokenBytesFor(tokenizer.vocab_size());
-  SplitWriter train(options.out, "train", token_bytes), validation(options.out, "validation", token_bytes);
-  ProgressLine progress("tokenizing", options.is_silent);
-  const size_t num_files = corpus.files.size();
-  for (size_t begin = 0; begin < num_files; begin += kBatchFiles) {
-    const size_t end = std::min(begin + kBatchFiles, num_files);
-    const std::vector<EncodedFile> encoded = EncodeBatch(corpus.files, begin, end, tokenizer);
-    for (size_t i = begin; i < end; ++i) {
-      NORMLAB_RETURN_IF_ERROR(encoded[i - begin].status);
-      const std::vector<uint32_t>& tokens = encoded[i - begin].tokens;
-      if (tokens.empty()) continue;
-      SplitWriter& split = IsValidation(i, num_files, options.validation_every) ? validation : train;
-      split.AddDocument(tokens);
-      result->text_bytes += static_cast<int64_t>(encoded[i - begin].text_bytes);
-    }
-    progress.Update(static_cast<double>(end) / static_cast<double>(num_files),
-                    fmt::format("{} of {} files, {}", end, num_files, BytesText(result->text_bytes)));
+/// Says how far the encoding is: text, documents, tokens, speed and time left.
+class EncodeProgress {
+ public:
+  EncodeProgress(uint64_t corpus_bytes, bool is_silent) : corpus_bytes_(corpus_bytes), line_("tokenizing", is_silent) {}
+
+  /// `corpus_position` is that of the newest document.
+  void Update(uint64_t corpus_position, const ManifestSplit& train, const ManifestSplit& validation) {
+    // The words cost more than a small document.
+    if (is_begun_ && corpus_position < shown_position_ + kStepBytes) return;
+    Show(corpus_position, train, validation);
   }
-  progress.Finish();
-  result->manifest.train = train.Finish();
-  result->manifest.validation = validation.Finish();
-  if (result->manifest.train.documents == 0 || result->manifest.validation.documents == 0) {
+
+  void Finish(const ManifestSplit& train, const ManifestSplit& validation) {
+    Show(corpus_bytes_, train, validation);
+    line_.Finish();
+  }
+
+ private:
+  static constexpr uint64_t kStepBytes = 16 << 10;
+
+  void Show(uint64_t corpus_position, const ManifestSplit& train, const ManifestSplit& validation) {
+    const int64_t text_bytes = train.text_bytes + validation.text_bytes;
+    if (!is_begun_) {
+      is_begun_ = true;
+      first_position_ = corpus_position;
+      first_text_bytes_ = text_bytes;
+    }
+    shown_position_ = corpus_position;
+    const double seconds = std::max(1e-3, absl::ToDoubleSeconds(absl::Now() - started_at_));
+    const auto done = static_cast<double>(corpus_position - first_position_);
+    const auto left = static_cast<double>(corpus_bytes_ - corpus_position);
+    const absl::Duration time_left = done > 0 ? absl::Seconds(seconds / done * left) : absl::InfiniteDuration();
+    line_.Update(
+        static_cast<double>(corpus_position) / static_cast<double>(std::max<uint64_t>(1, corpus_bytes_)),
+        fmt::format("{} of text, {} documents, {} tokens, {}/s, {} left", BytesText(text_bytes),
+                    CountText(static_cast<double>(train.documents + validation.documents)),
+                    CountText(static_cast<double>(train.tokens + validation.tokens)),
+                    BytesText(static_cast<int64_t>(static_cast<double>(text_bytes - first_text_bytes_) / seconds)),
+                    DurationText(time_left)));
+  }
+
+  const uint64_t corpus_bytes_;
+  const absl::Time started_at_ = absl::Now();
+  bool is_begun_ = false;
+  uint64_t first_position_ = 0;  // A resumed call begins in the middle.
+  int64_t first_text_bytes_ = 0;
+  uint64_t shown_position_ = 0;
+  ProgressLine line_;
+};
+
+/// Encodes and writes all documents that `state` does not have, and keeps it on disk as shards are finished.
+absl::Status WriteSplits(const PrepareOptions& options, const Corpus& corpus, const Tokenizer& tokenizer,
+                         const std::atomic<bool>& stop, PrepareState* state) {
+  const ShardLayout layout{.folder = options.out,
+                           .token_bytes = TokenBytesFor(tokenizer.vocab_size()),
+                           .has_mask = options.is_sft,
+                           .shard_tokens = static_cast<uint64_t>(options.shard_tokens)};
+  SplitWriter train(layout, "train", state->train), validation(layout, "validation", state->validation);
+  const auto split_of = [&](DocumentPosition position) -> SplitWriter& {
+    return IsValidation(corpus, options, position) ? validation : train;
+  };
+  const auto keep_state = [&] {
+    state->train = train.state();
+    state->validation = validation.state();
+    WriteState(options.out, *state);
+  };
+  const DocumentPosition first = std::min(state->train.next, state->validation.next);
+  // Fixed at the start: the reader asks on its own thread, while the writers go on.
+  const SplitState train_start = state->train, validation_start = state->validation;
+  CorpusReader reader(corpus, first.file, corpus.files.size());
+  EncodeProgress progress(corpus.bytes, options.is_silent);
+  const EncodeWork work{
+      .read = [&](RawDocument* document) -> absl::StatusOr<bool> {
+        while (!stop) {
+          NORMLAB_ASSIGN_OR_RETURN(const bool has_more, reader.Next(document));
+          if (!has_more) return false;
+          const bool is_validation = IsValidation(corpus, options, document->position);
+          if (document->position >= (is_validation ? validation_start : train_start).next) return true;
+        }
+        return absl::CancelledError("");
+      },
+      .encode = [&](RawDocument document) { return EncodeDocument(corpus, options, tokenizer, std::move(document)); },
+      .consume = [&](const EncodedDocument& document) -> absl::Status {
+        if (stop) return absl::CancelledError("");
+        if (split_of(document.position).Add(document)) keep_state();
+        progress.Update(document.corpus_position, train.counts(), validation.counts());
+        return absl::OkStatus();
+      }};
+  const int num_threads =
+      options.threads > 0 ? options.threads : std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, 64);
+  const absl::Status status = EncodeInOrder(work, {.num_threads = num_threads});
+  if (absl::IsCancelled(status)) {
+    return absl::CancelledError(
+        fmt::format("interrupted; {} finished shard(s) are kept, the same command goes on behind them",
+                    train.state().counts.shards.size() + validation.state().counts.shards.size()));
+  }
+  NORMLAB_RETURN_IF_ERROR(status);
+  train.Finish({.file = corpus.files.size()});
+  validation.Finish({.file = corpus.files.size()});
+  progress.Finish(train.counts(), validation.counts());
+  keep_state();
+  return absl::OkStatus();
+}
+
+absl::Status CheckCorpus(const PrepareOptions& options, const Corpus& corpus) {
+  for (const CorpusFile& file : corpus.files) {
+    if (options.is_sft && file.format == CorpusFormat::kText) {
+      return absl::InvalidArgumentError(fmt::format(
+          "{} is a text file by its name; prompts and responses are read from .jsonl, .ndjson and .json files",
+          file.path.string()));
+    }
+  }
+  if (options.is_sft && options.tokenizer.empty()) {
+    return absl::InvalidArgumentError(
+        "prompts and responses need the tokenizer of the model that is to be tuned: give --tokenizer FILE");
+  }
+  const CorpusFile& first = corpus.files.front();
+  if (options.validation.empty() && corpus.files.size() == 1 && first.format == CorpusFormat::kText) {
     return absl::InvalidArgumentError(fmt::format(
-        "{} file(s) give {} documents for training and {} for validation, both need one; split the text into "
-        "more files or lower --validation-every",
-        num_files, result->manifest.train.documents, result->manifest.validation.documents));
+        "{} is the only file; each text file is one document, and one is held out for validation: split the text into "
+        "at least 2 files, or give --validation",
+        first.path.string()));
   }
   return absl::OkStatus();
 }
 
-/// What decides the result.
-absl::StatusOr<nlohmann::ordered_json> DescribeSource(const PrepareOptions& options, const Corpus& corpus) {
-  NORMLAB_ASSIGN_OR_RETURN(const std::string digest, DigestCorpus(corpus));
-  nlohmann::ordered_json source = {{"recipe", kRecipe},
-                                   {"inputs_sha256", digest},
-                                   {"files", corpus.files.size()},
-                                   {"validation_every", options.validation_every}};
+/// What decides the result. Not whether invalid documents are skipped: where that matters there is no other result.
+absl::StatusOr<nlohmann::json> DescribeSource(const PrepareOptions& options, const Corpus& corpus,
+                                              const std::atomic<bool>& stop) {
+  ProgressLine progress("reading the input", options.is_silent);
+  const auto on_bytes = [&](uint64_t bytes) {
+    progress.Update(static_cast<double>(bytes) / static_cast<double>(std::max<uint64_t>(1, corpus.bytes)),
+                    BytesText(static_cast<int64_t>(bytes)));
+  };
+  NORMLAB_ASSIGN_OR_RETURN(const std::string digest, DigestCorpus(corpus, stop, on_bytes));
+  progress.Finish();
+  nlohmann::json source = {{"recipe", kRecipe},
+                           {"inputs_sha256", digest},
+                           {"files", corpus.files.size()},
+                           {"bytes", corpus.bytes},
+                           {"shard_tokens", options.shard_tokens}};
+  if (options.validation.empty()) source["validation_every"] = options.validation_every;
+  if (options.is_sft) {
+    source["prompt_key"] = options.prompt_key;
+    source["response_key"] = options.response_key;
+  } else {
+    source["text_key"] = options.text_key;
+  }
   if (options.tokenizer.empty()) {
     source["vocab_size"] = options.vocab_size;
   } else {
-    NORMLAB_ASSIGN_OR_RETURN(const std::string model, ReadModel(options.tokenizer));
+    NORMLAB_ASSIGN_OR_RETURN(const std::string model, ReadWholeFile(options.tokenizer));
     source["tokenizer_sha256"] = Sha256Hex(model);
   }
   return source;
 }
 
 /// The dataset in `out` if it was made of just this source; nothing if `out` holds no dataset.
-absl::StatusOr<std::optional<Manifest>> FindFinished(const fs::path& out, const nlohmann::ordered_json& source) {
-  std::error_code error;
-  if (!fs::exists(out / kManifestFile, error)) return std::nullopt;
-  std::ifstream file(out / kSourceFile);
-  const auto found = nlohmann::ordered_json::parse(file, nullptr, /*allow_exceptions=*/false);
-  if (found != source) {
+absl::StatusOr<std::optional<Manifest>> FindFinished(const fs::path& out, const nlohmann::json& source) {
+  const auto text = ReadWholeFile(out / kManifestFile);
+  if (!text.ok()) return std::nullopt;
+  const nlohmann::json document = nlohmann::json::parse(*text, nullptr, /*allow_exceptions=*/false);
+  const bool is_old = document.is_object() && document.value("format", "") != kManifestFormat;
+  if (is_old || ReadManifest(out).source != source) {
     return absl::FailedPreconditionError(
-        fmt::format("{} holds a dataset of other text or options; runs may depend on it, so it is left alone: choose "
-                    "another --out, or remove the folder",
-                    out.string()));
+        fmt::format("{} holds a dataset of {}; runs may depend on it, so it is left alone: choose another --out, or "
+                    "remove the folder",
+                    out.string(), is_old ? "another version of normlab" : "other text or options"));
   }
   return ReadManifest(out);
 }
 
-absl::StatusOr<PrepareResult> PrepareOrThrow(const PrepareOptions& options) {
-  NORMLAB_ASSIGN_OR_RETURN(const Corpus corpus, FindCorpus(options.inputs));
-  if (corpus.files.size() < 2) {
-    return absl::InvalidArgumentError(fmt::format(
-        "{} is the only file; each file is one document, and one is held out for validation: split the text "
-        "into at least 2 files",
-        corpus.files.front().path.string()));
+/// The tokenizer and state of an interrupted call, or those of a new one, on disk.
+absl::StatusOr<Tokenizer> Begin(const PrepareOptions& options, const Corpus& corpus, PrepareState* state) {
+  if (auto found = FindState(options.out, state->source)) {
+    *state = *std::move(found);
+    return LoadTokenizer(options.out / kTokenizerFile);
   }
+  RemoveLeftovers(options.out);
+  auto tokenizer = MakeTokenizer(options, corpus);
+  if (!tokenizer.ok()) return tokenizer;
+  WriteFileDurably(options.out / kTokenizerFile, tokenizer->model());
+  state->tokenizer_sha256 = Sha256Hex(tokenizer->model());
+  WriteState(options.out, *state);
+  return tokenizer;
+}
+
+absl::StatusOr<PrepareResult> PrepareOrThrow(const PrepareOptions& options, const std::atomic<bool>& stop) {
+  NORMLAB_ASSIGN_OR_RETURN(const Corpus corpus, FindCorpus(options.inputs, options.validation));
+  NORMLAB_RETURN_IF_ERROR(CheckCorpus(options, corpus));
   PrepareResult result{.skipped_files = corpus.skipped};
-  NORMLAB_ASSIGN_OR_RETURN(const nlohmann::ordered_json source, DescribeSource(options, corpus));
-  NORMLAB_ASSIGN_OR_RETURN(const auto finished, FindFinished(options.out, source));
-  if (finished) {
-    result.manifest = *finished;
-    result.was_there = true;
-    return result;
-  }
+  PrepareState state;
+  NORMLAB_ASSIGN_OR_RETURN(state.source, DescribeSource(options, corpus, stop));
   std::error_code error;
   fs::create_directories(options.out, error);
   if (error) {
     return absl::InternalError(fmt::format("cannot make {}: {}", options.out.string(), error.message()));
   }
-  NORMLAB_ASSIGN_OR_RETURN(const Tokenizer tokenizer, GetTokenizer(options, corpus));
-  NORMLAB_RETURN_IF_ERROR(WriteSplits(options, corpus, tokenizer, &result));
-  WriteFileDurably(options.out / kTokenizerFile, tokenizer.model());
-  WriteFileDurably(options.out / kSourceFile, source.dump(2) + "\n");
-  result.manifest.vocab_size = tokenizer.vocab_size();
-  result.manifest.eos_id = tokenizer.eos_id();
-  result.manifest.tokenizer_file = kTokenizerFile;
-  result.manifest.tokenizer_sha256 = Sha256Hex(tokenizer.model());
+  NORMLAB_ASSIGN_OR_RETURN(const auto lock, FolderLock::Take(options.out));
+  NORMLAB_ASSIGN_OR_RETURN(const auto finished, FindFinished(options.out, state.source));
+  if (finished) {
+    result.manifest = *finished;
+    result.was_there = true;
+    return result;
+  }
+  NORMLAB_ASSIGN_OR_RETURN(const Tokenizer tokenizer, Begin(options, corpus, &state));
+  result.resumed_shards =
+      static_cast<int64_t>(state.train.counts.shards.size() + state.validation.counts.shards.size());
+  NORMLAB_RETURN_IF_ERROR(WriteSplits(options, corpus, tokenizer, stop, &state));
+  if (state.train.counts.documents == 0 || state.validation.counts.documents == 0) {
+    return absl::InvalidArgumentError(
+        fmt::format("{} file(s) give {} documents for training and {} for validation, both need one; add text, lower "
+                    "--validation-every, or give --validation",
+                    corpus.files.size(), state.train.counts.documents, state.validation.counts.documents));
+  }
+  result.manifest = {.vocab_size = tokenizer.vocab_size(),
+                     .eos_id = tokenizer.eos_id(),
+                     .tokenizer_file = kTokenizerFile,
+                     .tokenizer_sha256 = state.tokenizer_sha256,
+                     .source = state.source,
+                     .train = state.train.counts,
+                     .validation = state.validation.counts};
   WriteManifest(options.out, result.manifest);
+  fs::remove(options.out / kStateFile);
   return result;
 }
 
 }  // namespace
 
-absl::StatusOr<PrepareResult> Prepare(const PrepareOptions& options) {
+absl::StatusOr<PrepareResult> Prepare(const PrepareOptions& options, const std::atomic<bool>& stop) {
   // The shard and manifest code is shared with the trainer and throws; it stops here.
   try {
-    return PrepareOrThrow(options);
+    return PrepareOrThrow(options, stop);
   } catch (const FileError& error) {
-    return absl::InternalError(error.is_disk_full() ? fmt::format("{}; free some space and run it again", error.what())
-                                                    : error.what());
+    return absl::InternalError(
+        error.is_disk_full()
+            ? fmt::format("{}; free some space and run it again: finished shards are kept", error.what())
+            : error.what());
   } catch (const std::exception& error) {
     return absl::DataLossError(error.what());
   }

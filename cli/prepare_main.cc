@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/exit_code.h"
+#include "cli/interrupt.h"
 #include "cli/prepare_flags.h"
 #include "cli/table.h"
 #include "cli/units.h"
@@ -18,11 +19,13 @@ namespace {
 
 void PrintJson(const PrepareOptions& options, const PrepareResult& result) {
   const auto split = [](const ManifestSplit& counts) {
-    return nlohmann::ordered_json{
-        {"documents", counts.documents}, {"tokens", counts.tokens}, {"shards", counts.shards.size()}};
+    return nlohmann::ordered_json{{"documents", counts.documents},   {"tokens", counts.tokens},
+                                  {"text_bytes", counts.text_bytes}, {"empty", counts.empty},
+                                  {"invalid", counts.invalid},       {"shards", counts.shards.size()}};
   };
   fmt::print("{}\n", nlohmann::ordered_json({{"folder", options.out.string()},
                                              {"was_there", result.was_there},
+                                             {"resumed_shards", result.resumed_shards},
                                              {"vocab_size", result.manifest.vocab_size},
                                              {"tokenizer_sha256", result.manifest.tokenizer_sha256},
                                              {"skipped_files", result.skipped_files},
@@ -32,26 +35,40 @@ void PrintJson(const PrepareOptions& options, const PrepareResult& result) {
 }
 
 void PrintTable(const PrepareResult& result) {
-  Table table({{"SPLIT"}, {"DOCUMENTS", Align::kRight}, {"TOKENS", Align::kRight}, {"SHARDS", Align::kRight}});
+  Table table({{"SPLIT"},
+               {"DOCUMENTS", Align::kRight},
+               {"TOKENS", Align::kRight},
+               {"TEXT", Align::kRight},
+               {"EMPTY", Align::kRight},
+               {"INVALID", Align::kRight},
+               {"SHARDS", Align::kRight}});
   const auto add = [&](const char* name, const ManifestSplit& split) {
     table.AddRow({name, fmt::format("{}", split.documents), fmt::format("{}", split.tokens),
+                  BytesText(split.text_bytes), fmt::format("{}", split.empty), fmt::format("{}", split.invalid),
                   fmt::format("{}", split.shards.size())});
   };
   add("train", result.manifest.train);
   add("validation", result.manifest.validation);
   fmt::print("{}vocabulary {}, tokenizer {}\n", table.Render(WantsColor(STDOUT_FILENO)), result.manifest.vocab_size,
              result.manifest.tokenizer_sha256.substr(0, 12));
-  const int64_t tokens = result.manifest.train.tokens + result.manifest.validation.tokens;
-  if (result.text_bytes > 0) {
-    fmt::print("{} of text, {:.2f} bytes per token\n", BytesText(result.text_bytes),
-               static_cast<double>(result.text_bytes) / static_cast<double>(tokens));
+  const ManifestSplit &train = result.manifest.train, &validation = result.manifest.validation;
+  fmt::print("{:.2f} bytes of text per token\n", static_cast<double>(train.text_bytes + validation.text_bytes) /
+                                                     static_cast<double>(train.tokens + validation.tokens));
+  if (result.resumed_shards > 0) {
+    fmt::print("{} shard(s) were kept from a call that was interrupted\n", result.resumed_shards);
   }
   if (result.skipped_files > 0)
     fmt::print("{} file(s) that are no text by their name were skipped\n", result.skipped_files);
 }
 
 int Run(const PrepareOptions& options) {
-  const absl::StatusOr<PrepareResult> result = Prepare(options);
+  std::atomic<bool> stop = false;
+  Interrupt interrupt;
+  interrupt.SetCallback([&stop] {
+    stop = true;
+    fmt::print(stderr, "\nstopping; Ctrl-C again to stop at once\n");
+  });
+  const absl::StatusOr<PrepareResult> result = Prepare(options, stop);
   if (!result.ok()) {
     fmt::print(stderr, "{} {}\n", Paint("normlab:", Style::kRed, WantsColor(STDERR_FILENO)),
                std::string(result.status().message()));

@@ -5,6 +5,8 @@
 #include <unordered_map>
 
 #include "absl/strings/str_split.h"
+#include "cli/corpus_json.h"
+#include "cli/corpus_reader.h"
 #include "common/status.h"
 #include "fmt/format.h"
 
@@ -12,8 +14,9 @@ namespace normlab::cli {
 namespace {
 
 constexpr size_t kChunkBytes = 256 << 10;
-// What gzip usually makes of prose; only decides how many files are sampled.
-constexpr uint64_t kGzipRatio = 4;
+// What packing usually makes of prose; only decides how many files are sampled.
+constexpr uint64_t kPackedRatio = 4;
+constexpr uint64_t kSampledFilesMin = 64;
 
 /// Share of the text's characters that get a piece of their own: the most frequent ones, at most an eighth of the
 /// vocabulary. The others are spelled in bytes. A fixed share such as 0.9995 would, for English with some Chinese in
@@ -37,6 +40,13 @@ double CharacterCoverage(const std::vector<std::string>& sentences, int vocab_si
   int64_t covered = 0;
   for (const int64_t count : sorted) covered += count;
   return total == 0 ? 1.0 : std::clamp(static_cast<double>(covered) / static_cast<double>(total), 0.5, 0.9995);
+}
+
+/// The text of a document; nothing if its line of JSON cannot be read, which the encoding of all documents judges.
+std::string SampledText(const Corpus& corpus, RawDocument document, const std::string& text_key) {
+  if (corpus.files[document.position.file].format == CorpusFormat::kText) return std::move(document.bytes);
+  const auto texts = ReadJsonTexts(document.bytes, {text_key});
+  return texts.ok() ? texts->front() : "";
 }
 
 }  // namespace
@@ -106,18 +116,38 @@ absl::StatusOr<std::string> TrainTokenizer(const std::vector<std::string>& sente
       vocab_size, sentences.size(), problem));
 }
 
-absl::StatusOr<std::vector<std::string>> SampleSentences(const std::vector<CorpusFile>& files, uint64_t bytes_max) {
+absl::StatusOr<std::vector<std::string>> SampleSentences(const Corpus& corpus, const std::string& text_key,
+                                                         const std::function<bool(DocumentPosition)>& is_training,
+                                                         uint64_t bytes_max) {
+  std::vector<uint64_t> files;
   uint64_t bytes = 0;
-  for (const CorpusFile& file : files) bytes += file.is_gzip() ? file.bytes * kGzipRatio : file.bytes;
-  const size_t stride = static_cast<size_t>(std::max<uint64_t>(1, (bytes + bytes_max - 1) / bytes_max));
+  for (uint64_t i = 0; i < corpus.files.size(); ++i) {
+    const CorpusFile& file = corpus.files[i];
+    if (file.is_validation || (file.format == CorpusFormat::kText && !is_training({.file = i}))) continue;
+    files.push_back(i);
+    const std::string suffix = file.path.extension().string();
+    bytes += suffix == ".gz" || suffix == ".zst" ? file.bytes * kPackedRatio : file.bytes;
+  }
+  const uint64_t stride = std::max<uint64_t>(1, (bytes + bytes_max - 1) / bytes_max);
+  // Of files that are large beside the sample: the beginning of many, not the whole of few.
+  const uint64_t stride_max = std::max<uint64_t>(1, files.size() / kSampledFilesMin);
+  const uint64_t chosen = std::min(stride, stride_max);
+  const uint64_t file_bytes_max = stride <= stride_max ? bytes_max : bytes_max / ((files.size() + chosen - 1) / chosen);
   std::vector<std::string> sentences;
   uint64_t taken = 0;
-  for (size_t i = 0; i < files.size() && taken < bytes_max; i += stride) {
-    NORMLAB_ASSIGN_OR_RETURN(const std::string text, ReadDocument(files[i]));
-    for (const auto& line : absl::StrSplit(text, '\n', absl::SkipWhitespace())) {
-      if (taken >= bytes_max) break;
-      sentences.emplace_back(line);
-      taken += line.size();
+  for (size_t i = 0; i < files.size() && taken < bytes_max; i += chosen) {
+    CorpusReader reader(corpus, files[i], files[i] + 1);
+    RawDocument document;
+    for (const uint64_t end = std::min(bytes_max, taken + file_bytes_max); taken < end;) {
+      NORMLAB_ASSIGN_OR_RETURN(const bool has_more, reader.Next(&document));
+      if (!has_more) break;
+      if (!is_training(document.position)) continue;
+      const std::string text = SampledText(corpus, std::move(document), text_key);
+      for (const auto& line : absl::StrSplit(text, '\n', absl::SkipWhitespace())) {
+        if (taken >= end) break;
+        sentences.emplace_back(line);
+        taken += line.size();
+      }
     }
   }
   return sentences;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -38,7 +39,10 @@ class Tokenizer {
 /// sentences give the same model on every machine. INVALID_ARGUMENT if the text is too small for the vocabulary.
 absl::StatusOr<std::string> TrainTokenizer(const std::vector<std::string>& sentences, int vocab_size);
 
-/// Lines of evenly chosen files, at most about `bytes_max` in all; a pure function of the corpus.
-absl::StatusOr<std::vector<std::string>> SampleSentences(const std::vector<CorpusFile>& files, uint64_t bytes_max);
+/// Lines of evenly chosen documents, at most about `bytes_max` in all; a pure function of the corpus and of what
+/// `is_training` says. Fails as CorpusReader does.
+absl::StatusOr<std::vector<std::string>> SampleSentences(const Corpus& corpus, const std::string& text_key,
+                                                         const std::function<bool(DocumentPosition)>& is_training,
+                                                         uint64_t bytes_max);
 
 }  // namespace normlab::cli

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -335,8 +336,19 @@ inline nlohmann::ordered_json SplitJson(const ManifestSplit& split) {
 
 }  // namespace manifest_internal
 
-/// Reads `folder`/manifest.json. Throws DatasetError if it is missing, not JSON, of another format, or has a key too
-/// few or too many.
+/// Reads a manifest's text; `name` is its file in messages. Throws DatasetError if it is not JSON, of another format,
+/// or has a key too few or too many.
+inline Manifest ParseManifest(const std::string& text, const std::string& name) {
+  try {
+    return manifest_internal::ReadDocument(nlohmann::json::parse(text));
+  } catch (const nlohmann::json::exception& error) {
+    throw DatasetError(fmt::format("{} is not JSON: {}", name, error.what()));
+  } catch (const JsonError& error) {
+    throw DatasetError(fmt::format("{}: {}", name, error.what()));
+  }
+}
+
+/// Reads `folder`/manifest.json. Throws DatasetError if it is missing, or as ParseManifest.
 inline Manifest ReadManifest(const std::filesystem::path& folder) {
   const std::filesystem::path path = folder / kManifestFile;
   std::ifstream file(path, std::ios::binary);
@@ -344,13 +356,7 @@ inline Manifest ReadManifest(const std::filesystem::path& folder) {
     throw DatasetError(fmt::format("{} cannot be opened ({}): make the dataset with `normlab data prepare`",
                                    path.string(), std::generic_category().message(errno)));
   }
-  try {
-    return manifest_internal::ReadDocument(nlohmann::json::parse(file));
-  } catch (const nlohmann::json::exception& error) {
-    throw DatasetError(fmt::format("{} is not JSON: {}", path.string(), error.what()));
-  } catch (const JsonError& error) {
-    throw DatasetError(fmt::format("{}: {}", path.string(), error.what()));
-  }
+  return ParseManifest(std::string(std::istreambuf_iterator<char>(file), {}), path.string());
 }
 
 /// Writes `folder`/manifest.json; write it after all shards, because it makes the folder a dataset. Throws FileError.

@@ -21,6 +21,10 @@ std::string TimeText(const google::protobuf::Timestamp& time) {
   return absl::FormatTime("%Y-%m-%d %H:%M:%S", FromProto(time), absl::LocalTimeZone());
 }
 
+std::string UtcText(const google::protobuf::Timestamp& time) {
+  return absl::FormatTime("%Y-%m-%d %H:%M:%S UTC", FromProto(time), absl::UTCTimeZone());
+}
+
 std::string PairsText(const google::protobuf::Map<std::string, std::string>& pairs) {
   std::vector<std::string> words;
   for (const auto& [key, value] : std::map<std::string, std::string>(pairs.begin(), pairs.end())) {

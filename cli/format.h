@@ -17,6 +17,8 @@ namespace normlab::cli {
 std::string AgoText(const google::protobuf::Timestamp& time, absl::Time now);
 /// Local time, "2026-01-31 12:00:00".
 std::string TimeText(const google::protobuf::Timestamp& time);
+/// "2026-01-31 12:00:00 UTC", the same on every machine.
+std::string UtcText(const google::protobuf::Timestamp& time);
 absl::Time FromProto(const google::protobuf::Timestamp& time);
 /// "a=1 b=2" in order of key.
 std::string PairsText(const google::protobuf::Map<std::string, std::string>& pairs);

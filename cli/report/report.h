@@ -1,0 +1,117 @@
+// What a report says, as plain numbers: pure, from what the coordinator has stored. Rendering is elsewhere.
+//
+// Words: an arm is what the experiment compares (all axes but seed and learning rate); a group is the runs of one arm
+// at one learning rate, which differ in nothing but the seed. An arm is judged by its best group; with a learning rate
+// axis the groups of every rate are compared as well, because a verdict at one rate may be the rate's.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "cli/report/statistics.h"
+#include "normlab/v1/experiment.pb.h"
+#include "normlab/v1/run.pb.h"
+
+namespace normlab::report {
+
+/// One run with everything that is stored about it.
+struct RunRecord {
+  v1::Run run;
+  std::vector<v1::StepHistory> history;  // In order of step.
+  std::vector<v1::Event> events;         // Oldest first.
+};
+
+struct Input {
+  v1::Experiment experiment;
+  std::vector<RunRecord> runs;  // In order of id.
+};
+
+/// A quantity over training, mean over seeds.
+struct Curve {
+  struct Point {
+    double step = 0;
+    double mean = 0;
+    double low = 0;  // Smallest and largest seed.
+    double high = 0;
+  };
+  std::vector<Point> points;
+};
+
+/// A quantity by layer at one step, mean over seeds; values[l - 1].
+struct LayerProfile {
+  std::int64_t step = 0;
+  std::vector<double> values;
+};
+
+struct RunSummary {
+  std::string id;
+  std::string outcome;  // "succeeded", "diverged", "failed", ...
+  std::optional<double> loss;
+  int attempts = 0;
+  double worker_hours = 0;  // Time that gangs were reserved, times workers.
+  std::int64_t tokens = 0;
+  std::string reason;  // Why it ended, if not well.
+};
+
+struct Group {
+  std::string lr;                              // As in the matrix; empty without a learning rate axis.
+  std::map<std::string, double> loss_by_seed;  // Final validation loss of runs that succeeded and did not diverge.
+  std::optional<Mean> loss;
+  std::optional<double> perplexity;  // exp of the mean loss.
+  int num_runs = 0;
+  int num_diverged = 0;
+  std::vector<RunSummary> runs;
+  Curve train_loss;
+  Curve validation_loss;
+  std::vector<LayerProfile> variance;         // A few steps over training, first to last.
+  std::optional<LayerProfile> gradient_norm;  // At the last layer report.
+};
+
+struct Arm {
+  std::string label;          // "lns", or "norm.scheme=lns model.num_layers=24" with several axes.
+  std::vector<Group> groups;  // By learning rate, ascending.
+  std::size_t best = 0;       // Index of the group with the smallest mean loss among those where most runs ended well.
+};
+
+/// Arm against the baseline, paired by seed.
+struct Comparison {
+  std::string arm;
+  std::string lr;           // The arm's learning rate; empty without an axis.
+  std::string baseline_lr;  // The baseline's.
+  PairedTest test;          // loss(arm) - loss(baseline): negative is better than the baseline.
+  std::optional<double> holm_p;
+  int unpaired = 0;  // Seeds that count for one of the two only.
+};
+
+/// Comparisons that are corrected together.
+struct ComparisonFamily {
+  std::string title;  // "Each arm at its best learning rate", "At learning rate 0.001".
+  std::vector<Comparison> comparisons;
+};
+
+/// A quantity that the runs differ in, with its values in order of the runs.
+struct Axis {
+  std::string name;
+  std::vector<std::string> values;
+};
+
+struct Report {
+  v1::Experiment experiment;
+  std::vector<Axis> axes;
+  std::string baseline;
+  std::vector<std::string> learning_rates;  // Empty without such an axis.
+  int num_seeds = 0;                        // Different seeds.
+  std::vector<Arm> arms;                    // Best first; those without a loss last.
+  std::vector<ComparisonFamily> families;
+  bool is_complete = true;  // Every run has ended.
+};
+
+/// INVALID_ARGUMENT if `baseline` names no arm (with the nearest), or the experiment has no runs. An empty baseline
+/// means pre_ln, or the first arm of the matrix if there is no such.
+absl::StatusOr<Report> MakeReport(const Input& input, const std::string& baseline);
+
+}  // namespace normlab::report

@@ -36,7 +36,9 @@ constexpr char kTokenizerFile[] = "tokenizer.model";
 constexpr char kStateFile[] = "prepare.json";
 // A change of what `prepare` makes of the same input needs another number here.
 constexpr int kRecipe = 2;
+// Of the text that the tokenizer is trained on. More takes gigabytes of memory and changes few pieces.
 constexpr uint64_t kSampleBytesPerPiece = 1 << 10;
+constexpr uint64_t kSampleBytesMin = 4 << 20;
 constexpr uint64_t kSampleBytesMax = 16 << 20;
 
 /// What a folder without a manifest was to become, and how far it is.
@@ -147,8 +149,8 @@ absl::StatusOr<Tokenizer> LoadTokenizer(const fs::path& path) {
 absl::StatusOr<Tokenizer> MakeTokenizer(const PrepareOptions& options, const Corpus& corpus) {
   if (!options.tokenizer.empty()) return LoadTokenizer(options.tokenizer);
   ProgressLine progress("training the tokenizer", options.is_silent);
-  const uint64_t sample_bytes =
-      std::min(kSampleBytesMax, kSampleBytesPerPiece * static_cast<uint64_t>(options.vocab_size));
+  const uint64_t sample_bytes = std::clamp(kSampleBytesPerPiece * static_cast<uint64_t>(options.vocab_size),
+                                           kSampleBytesMin, kSampleBytesMax);
   const auto is_training = [&](DocumentPosition position) { return !IsValidation(corpus, options, position); };
   NORMLAB_ASSIGN_OR_RETURN(const auto sentences, SampleSentences(corpus, options.text_key, is_training, sample_bytes));
   progress.Update(0, fmt::format("{} pieces from {} lines", options.vocab_size, sentences.size()));

@@ -39,14 +39,14 @@ TEST_P(HeadLossTest, AnIgnoredTargetCountsNeitherInTheLossNorInItsMeanNorInAGrad
 
   const at::Tensor actual_x = Actual(x).requires_grad_();
   Head head = {.norm = Norm{.gain = Actual(gain), .output_scale = 1, .eps = 1e-6}, .weight = Actual(weight)};
-  head.trainable_gain = head.norm->gain.detach().requires_grad_();
+  head.trainable_norm = {head.norm->gain.detach().requires_grad_()};
   head.trainable_weight = head.weight.detach().requires_grad_();
   const at::Tensor actual = HeadLoss(head, actual_x, targets);
   actual.backward();
   ExpectNear(actual.detach(), expected.detach());
   ExpectNear(actual_x.grad(), x.grad());
   ExpectNear(head.trainable_weight.grad(), weight.grad());
-  ExpectNear(head.trainable_gain.grad(), gain.grad());
+  ExpectNear(head.trainable_norm[0].grad(), gain.grad());
   EXPECT_EQ(actual_x.grad()[32].abs().sum().item<double>(), 0);
 }
 

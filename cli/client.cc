@@ -25,7 +25,7 @@ std::string NewRequestId() {
   return fmt::format("{:08x}{:08x}{:08x}{:08x}", random(), random(), random(), random());
 }
 
-std::shared_ptr<grpc::Channel> MakeChannel(const std::string& server) {
+std::shared_ptr<grpc::Channel> MakeChannel(const std::string& server, const ChannelSecurity& security) {
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 30'000);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10'000);
@@ -36,11 +36,16 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& server) {
   // Two clients of one process must not share a connection in backoff.
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   arguments.SetMaxReceiveMessageSize(256 << 20);
-  return grpc::CreateCustomChannel(server, grpc::InsecureChannelCredentials(), arguments);
+  return OpenChannel(server, security, arguments);
 }
 
-Client::Client(std::string server, std::function<void(const std::string&)> on_retry)
-    : server_(std::move(server)), on_retry_(std::move(on_retry)), channel_(MakeChannel(server_)) {
+Client::Client(std::string server, std::function<void(const std::string&)> on_retry, ChannelSecurity security)
+    : server_(std::move(server)),
+      on_retry_(std::move(on_retry)),
+      security_(std::move(security)),
+      problem_(CheckChannelSecurity("--server", server_, security_, absl::Now())),
+      // Without credentials gRPC makes a channel on which every call fails.
+      channel_(problem_.ok() ? MakeChannel(server_, security_) : grpc::CreateChannel(server_, nullptr)) {
   experiments_ = v1::ExperimentService::NewStub(channel_);
   runs_ = v1::RunService::NewStub(channel_);
   workers_ = v1::WorkerService::NewStub(channel_);
@@ -48,7 +53,11 @@ Client::Client(std::string server, std::function<void(const std::string&)> on_re
 }
 
 absl::Status Client::Explain(const grpc::Status& status) const {
+  if (!problem_.ok()) return problem_;
   if (status.error_code() == grpc::StatusCode::UNAVAILABLE) {
+    if (const std::string why = ExplainConnection(server_, security_); !why.empty()) {
+      return absl::UnavailableError(why);
+    }
     return absl::UnavailableError(
         fmt::format("no coordinator answers at {} ({}): start one with `normlab up`, or name another with --server or "
                     "NORMLAB_SERVER",
@@ -147,6 +156,23 @@ absl::StatusOr<v1::ListEventsResponse> Client::ListEvents(const std::string& run
       [&](auto* context, auto* response) { return runs_->ListEvents(context, request, response); });
 }
 
+absl::StatusOr<std::vector<v1::StepHistory>> Client::GetMetrics(const std::string& run_id) {
+  std::vector<v1::StepHistory> all;
+  v1::GetMetricsRequest request;
+  request.set_run_id(run_id);
+  request.set_page_size(kPageSize);
+  bool has_more = true;
+  while (has_more) {
+    NORMLAB_ASSIGN_OR_RETURN(auto page, Retry<v1::GetMetricsResponse>([&](auto* context, auto* response) {
+                               return runs_->GetMetrics(context, request, response);
+                             }));
+    has_more = page.has_more() && page.steps_size() > 0;
+    for (auto& step : *page.mutable_steps()) all.push_back(std::move(step));
+    if (!all.empty()) request.set_after_step(all.back().step());
+  }
+  return all;
+}
+
 absl::StatusOr<v1::ListWorkersResponse> Client::ListWorkers() {
   return Retry<v1::ListWorkersResponse>(
       [&](auto* context, auto* response) { return workers_->ListWorkers(context, {}, response); });
@@ -155,6 +181,30 @@ absl::StatusOr<v1::ListWorkersResponse> Client::ListWorkers() {
 absl::StatusOr<v1::SetWorkerCordonResponse> Client::SetWorkerCordon(const v1::SetWorkerCordonRequest& request) {
   return Retry<v1::SetWorkerCordonResponse>(
       [&](auto* context, auto* response) { return admin_->SetWorkerCordon(context, request, response); });
+}
+
+absl::StatusOr<v1::WhoAmIResponse> Client::WhoAmI() {
+  return Retry<v1::WhoAmIResponse>(
+      [&](auto* context, auto* response) { return admin_->WhoAmI(context, {}, response); });
+}
+
+absl::StatusOr<v1::CreateTokenResponse> Client::CreateToken(const v1::CreateTokenRequest& request) {
+  grpc::ClientContext context;
+  context.set_deadline(absl::ToChronoTime(absl::Now() + kCallTimeout));
+  v1::CreateTokenResponse response;
+  const grpc::Status status = admin_->CreateToken(&context, request, &response);
+  if (!status.ok()) return Explain(status);
+  return response;
+}
+
+absl::StatusOr<v1::ListTokensResponse> Client::ListTokens() {
+  return Retry<v1::ListTokensResponse>(
+      [&](auto* context, auto* response) { return admin_->ListTokens(context, {}, response); });
+}
+
+absl::StatusOr<v1::RevokeTokenResponse> Client::RevokeToken(const v1::RevokeTokenRequest& request) {
+  return Retry<v1::RevokeTokenResponse>(
+      [&](auto* context, auto* response) { return admin_->RevokeToken(context, request, response); });
 }
 
 absl::StatusOr<v1::Info> Client::GetInfo() {

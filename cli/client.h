@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "common/grpc_channel.h"
 #include "common/grpc_status.h"
 #include "grpcpp/channel.h"
 #include "grpcpp/client_context.h"
@@ -21,15 +22,16 @@ namespace normlab::cli {
 /// A new id for a call that must not be done twice: 128 random bits in hex.
 std::string NewRequestId();
 
-/// A channel with keepalive and short reconnects. Connects on first use.
-std::shared_ptr<grpc::Channel> MakeChannel(const std::string& server);
+/// A channel with keepalive and short reconnects. Connects on first use. `security` was checked.
+std::shared_ptr<grpc::Channel> MakeChannel(const std::string& server, const ChannelSecurity& security);
 
 /// One coordinator. Calls block; a call that finds it unreachable is tried again for a few seconds, which is safe
 /// because each call is idempotent or carries a request id.
 class Client {
  public:
-  /// `on_retry` is called once per call that has to wait, with what to tell the user.
-  Client(std::string server, std::function<void(const std::string&)> on_retry);
+  /// `on_retry` is called once per call that has to wait, with what to tell the user. Where `security` cannot be used,
+  /// nothing is sent and each call says why.
+  Client(std::string server, std::function<void(const std::string&)> on_retry, ChannelSecurity security = {});
 
   absl::StatusOr<v1::CreateExperimentResponse> CreateExperiment(const v1::CreateExperimentRequest& request);
   absl::StatusOr<v1::Experiment> GetExperiment(const std::string& id);
@@ -40,8 +42,15 @@ class Client {
   absl::StatusOr<v1::ChangeRunsResponse> CancelRuns(const v1::CancelRunsRequest& request);
   absl::StatusOr<v1::ChangeRunsResponse> RequeueRuns(const v1::RequeueRunsRequest& request);
   absl::StatusOr<v1::ListEventsResponse> ListEvents(const std::string& run_id);
+  /// The whole history of a run, in order of step.
+  absl::StatusOr<std::vector<v1::StepHistory>> GetMetrics(const std::string& run_id);
   absl::StatusOr<v1::ListWorkersResponse> ListWorkers();
   absl::StatusOr<v1::SetWorkerCordonResponse> SetWorkerCordon(const v1::SetWorkerCordonRequest& request);
+  absl::StatusOr<v1::WhoAmIResponse> WhoAmI();
+  /// One try only: a second one would make a second token.
+  absl::StatusOr<v1::CreateTokenResponse> CreateToken(const v1::CreateTokenRequest& request);
+  absl::StatusOr<v1::ListTokensResponse> ListTokens();
+  absl::StatusOr<v1::RevokeTokenResponse> RevokeToken(const v1::RevokeTokenRequest& request);
   /// One try only; for showing what answers, and for waiting until something does.
   absl::StatusOr<v1::Info> GetInfo();
 
@@ -65,6 +74,8 @@ class Client {
 
   const std::string server_;
   const std::function<void(const std::string&)> on_retry_;
+  const ChannelSecurity security_;
+  const absl::Status problem_;  // Why nothing may be sent; OK otherwise.
   const std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::ExperimentService::Stub> experiments_;
   std::unique_ptr<v1::RunService::Stub> runs_;

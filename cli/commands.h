@@ -16,6 +16,7 @@ void AddRequeue(CLI::App& app, Session& session);
 void AddCompare(CLI::App& app, Session& session);
 void AddWorkers(CLI::App& app, Session& session);
 void AddCordon(CLI::App& app, Session& session);
+void AddAdmin(CLI::App& app, Session& session);
 void AddUp(CLI::App& app, Session& session);
 void AddDown(CLI::App& app, Session& session);
 void AddData(CLI::App& app, Session& session);

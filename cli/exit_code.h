@@ -12,6 +12,7 @@ enum class ExitCode {
   kNotFound = 3,      // No such run, experiment or worker.
   kPrecondition = 4,  // Refused in the present state, or some runs did not succeed.
   kUnreachable = 5,   // The coordinator does not answer.
+  kDenied = 6,        // No valid token, or its role is not enough.
   kInterrupted = 130,
 };
 
@@ -23,6 +24,7 @@ inline constexpr char kExitCodesHelp[] =
     "  3    no such run, experiment or worker\n"
     "  4    refused in the present state, or some runs did not succeed\n"
     "  5    the coordinator cannot be reached\n"
+    "  6    no valid token, or its role is not enough\n"
     "  130  interrupted";
 
 inline ExitCode ExitCodeOf(const absl::Status& status) {
@@ -38,6 +40,9 @@ inline ExitCode ExitCodeOf(const absl::Status& status) {
     case absl::StatusCode::kUnavailable:
     case absl::StatusCode::kDeadlineExceeded:
       return ExitCode::kUnreachable;
+    case absl::StatusCode::kUnauthenticated:
+    case absl::StatusCode::kPermissionDenied:
+      return ExitCode::kDenied;
     case absl::StatusCode::kCancelled:
       return ExitCode::kInterrupted;
     default:

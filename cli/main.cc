@@ -3,7 +3,10 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
+#include <set>
+#include <string>
 #include <system_error>
 
 #include "cli/app.h"
@@ -27,7 +30,9 @@ std::string ExplainUsage(const CLI::App& app, int argc, char** argv, const std::
   int depth = deepest == &app ? 0 : static_cast<int>(std::count(path.begin(), path.end(), ' '));
   for (int i = 1; i < argc && !names.empty(); ++i) {
     const std::string word = argv[i];
-    if (word == "-o" || word == "--output" || word == "--server") ++i;  // These take the next word.
+    static const std::set<std::string> kTakeTheNextWord = {"-o",       "--output",   "--server", "--token-file",
+                                                           "--tls-ca", "--tls-cert", "--tls-key"};
+    if (kTakeTheNextWord.contains(word)) ++i;
     if (word.starts_with("-") || depth-- > 0) continue;
     return fmt::format("unknown command '{} {}'{}\ntry: {} --help", path, word, normlab::DidYouMean(word, names), path);
   }
@@ -38,6 +43,8 @@ std::string ExplainUsage(const CLI::App& app, int argc, char** argv, const std::
 
 int main(int argc, char** argv) {
   using namespace normlab::cli;  // NOLINT(build/namespaces)
+  // gRPC's own lines about failed handshakes and connections; what they mean for the user, the commands say.
+  setenv("GRPC_VERBOSITY", "NONE", /*overwrite=*/0);
   Session session;
   std::error_code error;
   session.program_folder = std::filesystem::read_symlink("/proc/self/exe", error).parent_path();

@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "cli/client.h"
 #include "cli/exit_code.h"
+#include "common/grpc_channel.h"
 #include "google/protobuf/message.h"
 #include "normlab/v1/types.pb.h"
 
@@ -17,6 +18,7 @@ namespace normlab::cli {
 
 struct Session {
   std::string server = "127.0.0.1:7070";
+  ChannelSecurity security;
   std::string format = "table";          // Or "json".
   std::filesystem::path program_folder;  // Holds this program, and the daemons beside it.
   /// Set by the chosen command; run by main after parsing.

@@ -18,6 +18,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/clock.h"
+#include "common/grpc_channel.h"
 #include "common/log.h"
 #include "common/status.h"
 #include "common/version.h"
@@ -44,12 +45,14 @@ struct Flags {
   double stop_grace_seconds = 30;
   std::vector<std::string> labels;
   std::string log_level = "info";
+  ChannelSecurity security;
+  bool is_metrics_plaintext_asked = false;
+  bool is_metrics_plaintext_off_loopback_asked = false;
 };
 
 void AddFlags(CLI::App& app, Flags& flags) {
   app.add_option("--id", flags.id, "Name of this worker, unique in the cluster")->required();
-  app.add_option("--coordinator", flags.coordinator, "HOST:PORT of the coordinator; loopback only")
-      ->capture_default_str();
+  app.add_option("--coordinator", flags.coordinator, "HOST:PORT of the coordinator")->capture_default_str();
   app.add_option("--work", flags.folders.work, "Folder for specs and logs of attempts; one per worker")->required();
   app.add_option("--data-root", flags.folders.data_root, "Folder that holds the datasets")->required();
   app.add_option("--checkpoint-root", flags.folders.checkpoint_root,
@@ -69,6 +72,25 @@ void AddFlags(CLI::App& app, Flags& flags) {
       ->capture_default_str();
   app.add_option("--label", flags.labels, "KEY=VALUE that specs can ask for; may be given several times");
   app.add_option("--log-level", flags.log_level, "trace, debug, info, warning, error or off")->capture_default_str();
+  const std::string group = "Security";
+  app.add_option("--tls-ca", flags.security.ca_file,
+                 "PEM file of the authorities of the coordinator's certificate; without it plain text")
+      ->group(group);
+  app.add_option("--tls-cert", flags.security.cert_file, "PEM file of this worker's certificate")->group(group);
+  app.add_option("--tls-key", flags.security.key_file, "PEM file of its key")->group(group);
+  app.add_option("--token-file", flags.security.token_file, "File with a token of the role worker")->group(group);
+  app.add_flag("--plaintext", flags.security.is_plaintext_asked,
+               "Talk without TLS off the loopback; needs --plaintext-off-loopback as well")
+      ->group(group);
+  app.add_flag("--plaintext-off-loopback", flags.security.is_plaintext_off_loopback_asked,
+               "Everybody on the network may read and change what is said")
+      ->group(group);
+  app.add_flag("--metrics-plaintext", flags.is_metrics_plaintext_asked,
+               "Serve --metrics off the loopback; needs --metrics-plaintext-off-loopback as well")
+      ->group(group);
+  app.add_flag("--metrics-plaintext-off-loopback", flags.is_metrics_plaintext_off_loopback_asked,
+               "Everybody on the network may read the metrics")
+      ->group(group);
   app.set_version_flag("--version", fmt::format("normlab-worker {}", kVersion));
   app.footer(
       "Example:\n"
@@ -104,10 +126,23 @@ struct MetricsServer {
   std::string address;
 };
 
-absl::StatusOr<MetricsServer> ServeMetrics(const std::string& listen) {
+// The HTTP library has no TLS that works here: docs/decisions/0011.
+absl::Status CheckMetricsPlaintext(const Flags& flags, const std::string& host) {
+  const bool is_said_twice = flags.is_metrics_plaintext_asked && flags.is_metrics_plaintext_off_loopback_asked;
+  if (IsLoopbackHost(host) || is_said_twice) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      fmt::format("--metrics {}: it is not of the loopback, and metrics are plain text for everybody on the way. Put a "
+                  "proxy with TLS before a loopback address; or say both --metrics-plaintext and "
+                  "--metrics-plaintext-off-loopback",
+                  flags.metrics));
+}
+
+absl::StatusOr<MetricsServer> ServeMetrics(const Flags& flags) {
+  const std::string& listen = flags.metrics;
   NORMLAB_ASSIGN_OR_RETURN(const HostPort where, SplitHostPort("--metrics", listen));
   // The HTTP library takes numeric addresses only.
   const std::string host = where.host == "localhost" ? "127.0.0.1" : where.host;
+  NORMLAB_RETURN_IF_ERROR(CheckMetricsPlaintext(flags, host));
   try {
     MetricsServer server;
     server.exposer = std::make_unique<prometheus::Exposer>(fmt::format("{}:{}", host, where.port));
@@ -198,21 +233,26 @@ class SignalThread {
 
 absl::Status RunWorker(const Flags& flags) {
   NORMLAB_RETURN_IF_ERROR(InitLogging("normlab-worker", flags.log_level));
-  NORMLAB_RETURN_IF_ERROR(CheckCoordinatorAddress(flags.coordinator));
+  const RealClock clock;
+  NORMLAB_RETURN_IF_ERROR(CheckChannelSecurity("--coordinator", flags.coordinator, flags.security, clock.Now()));
   NORMLAB_ASSIGN_OR_RETURN(const std::string trainer, FindTrainer(flags.trainer));
   NORMLAB_ASSIGN_OR_RETURN(const AgentFolders folders, OpenFolders(flags.folders));
   NORMLAB_ASSIGN_OR_RETURN(const FileDescriptor lock, LockWorkFolder(folders.work));
   NORMLAB_RETURN_IF_ERROR(BecomeSubreaper());
-  NORMLAB_ASSIGN_OR_RETURN(const MetricsServer server, ServeMetrics(flags.metrics));
+  NORMLAB_ASSIGN_OR_RETURN(const MetricsServer server, ServeMetrics(flags));
   NORMLAB_ASSIGN_OR_RETURN(const v1::WorkerInfo info, DescribeWorker(flags, server.address));
 
   const auto registry = std::make_shared<prometheus::Registry>();
   Metrics metrics(*registry);
   server.exposer->RegisterCollectable(registry);
-  spdlog::info("worker {} {}: coordinator {}, metrics http://{}/metrics, work {}", flags.id, kVersion,
-               flags.coordinator, server.address, folders.work.string());
+  spdlog::info("worker {} {}: coordinator {} ({}), metrics http://{}/metrics, work {}", flags.id, kVersion,
+               flags.coordinator, flags.security.ca_file.empty() ? "plain text" : "TLS", server.address,
+               folders.work.string());
 
-  const RealClock clock;
+  // gRPC says only that a handshake failed, again and again.
+  if (const std::string why = ExplainConnection(flags.coordinator, flags.security); !why.empty()) {
+    spdlog::error("{}; trying on", why);
+  }
   Agent agent({.session = {.worker_id = flags.id,
                            .incarnation = NewIncarnation(),
                            .info = info,
@@ -220,7 +260,7 @@ absl::Status RunWorker(const Flags& flags) {
                .folders = folders,
                .trainer = {.trainer = trainer, .bind_host = flags.bind_host, .threads = flags.threads},
                .stop_grace = absl::Seconds(flags.stop_grace_seconds)},
-              OpenCoordinatorChannel(flags.coordinator), &clock, &metrics);
+              OpenCoordinatorChannel(flags.coordinator, flags.security), &clock, &metrics);
   const SignalThread signal_thread(&agent);
   const absl::Status status = agent.Run();
   spdlog::info("worker {} has ended", flags.id);

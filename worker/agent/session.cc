@@ -1,16 +1,11 @@
 #include "worker/agent/session.h"
 
-#include <arpa/inet.h>
-
 #include <algorithm>
 #include <utility>
 
-#include "absl/strings/ascii.h"
-#include "absl/strings/numbers.h"
 #include "common/grpc_status.h"
 #include "common/version.h"
 #include "fmt/format.h"
-#include "grpcpp/create_channel.h"
 #include "spdlog/spdlog.h"
 
 namespace normlab::agent {
@@ -34,38 +29,17 @@ google::protobuf::Timestamp ToTimestamp(absl::Time time) {
   return timestamp;
 }
 
-bool IsLoopback(const std::string& host) {
-  if (absl::AsciiStrToLower(host) == "localhost" || host == "[::1]") return true;
-  in_addr address;
-  return inet_pton(AF_INET, host.c_str(), &address) == 1 && (ntohl(address.s_addr) >> 24) == 127;
-}
-
 }  // namespace
 
-absl::Status CheckCoordinatorAddress(const std::string& address) {
-  const size_t colon = address.rfind(':');
-  int port = 0;
-  if (colon == std::string::npos || colon == 0 || !absl::SimpleAtoi(address.substr(colon + 1), &port) || port < 1 ||
-      port > 65535) {
-    return absl::InvalidArgumentError(fmt::format(
-        "--coordinator '{}' is not HOST:PORT with a port from 1 to 65535, such as 127.0.0.1:7070", address));
-  }
-  const std::string host = address.substr(0, colon);
-  if (IsLoopback(host)) return absl::OkStatus();
-  return absl::FailedPreconditionError(fmt::format(
-      "--coordinator {}: '{}' is not a loopback address, and this version encrypts nothing; run coordinator "
-      "and worker on one host, or tunnel the port (ssh -L 7070:127.0.0.1:7070) and give 127.0.0.1:7070",
-      address, host));
-}
-
-std::shared_ptr<grpc::Channel> OpenCoordinatorChannel(const std::string& address) {
+std::shared_ptr<grpc::Channel> OpenCoordinatorChannel(const std::string& address, const ChannelSecurity& security) {
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100);
+  // Also the longest time for one handshake.
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, security.ca_file.empty() ? 100 : 2000);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
   // Loopback needs no proxy, and an environment with one would send the stream there.
-  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+  if (IsLoopbackHost(address.substr(0, address.rfind(':')))) arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  return OpenChannel(address, security, arguments);
 }
 
 Session::Session(SessionOptions options, std::shared_ptr<grpc::Channel> channel, const Clock* clock,

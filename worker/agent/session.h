@@ -5,9 +5,9 @@
 #include <string>
 #include <vector>
 
-#include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "common/clock.h"
+#include "common/grpc_channel.h"
 #include "grpcpp/channel.h"
 #include "normlab/v1/worker.grpc.pb.h"
 #include "worker/agent/attempts.h"
@@ -19,12 +19,8 @@
 
 namespace normlab::agent {
 
-/// OK if `address` is HOST:PORT with a loopback host (localhost, 127.x.y.z or [::1]): the stream is not encrypted.
-/// INVALID_ARGUMENT or FAILED_PRECONDITION otherwise.
-absl::Status CheckCoordinatorAddress(const std::string& address);
-
-/// A channel that tries again quickly: the session itself decides how often.
-std::shared_ptr<grpc::Channel> OpenCoordinatorChannel(const std::string& address);
+/// A channel that tries again quickly: the session itself decides how often. `security` was checked.
+std::shared_ptr<grpc::Channel> OpenCoordinatorChannel(const std::string& address, const ChannelSecurity& security);
 
 /// What the coordinator asks for. Called from within Session::Step.
 class SessionHandler {

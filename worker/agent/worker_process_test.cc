@@ -148,7 +148,9 @@ TEST_F(WorkerProcessTest, RefusesPlaintextBeyondLoopback) {
   *(std::find(arguments.begin(), arguments.end(), "--coordinator") + 1) = "192.0.2.1:7070";
   const Ended ended = WaitFor(*Spawn(arguments));
   EXPECT_EQ(ended.exit.code, 1);
-  EXPECT_THAT(ended.err, HasSubstr("encrypts nothing"));
+  EXPECT_THAT(ended.err, HasSubstr("nothing is encrypted"));
+  arguments.push_back("--plaintext");
+  EXPECT_THAT(WaitFor(*Spawn(arguments)).err, HasSubstr("nothing is encrypted")) << "once is not twice";
 }
 
 TEST_F(WorkerProcessTest, RefusesWrongFlagsWithTwo) {

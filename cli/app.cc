@@ -66,6 +66,8 @@ std::unique_ptr<CLI::App> MakeApp(Session& session) {
   AddCancel(*app, session);
   AddRequeue(*app, session);
   AddCompare(*app, session);
+  AddExport(*app, session);
+  AddAnalyze(*app, session);
   AddWorkers(*app, session);
   AddCordon(*app, session);
   AddAdmin(*app, session);

@@ -14,6 +14,8 @@ void AddLogs(CLI::App& app, Session& session);
 void AddCancel(CLI::App& app, Session& session);
 void AddRequeue(CLI::App& app, Session& session);
 void AddCompare(CLI::App& app, Session& session);
+void AddExport(CLI::App& app, Session& session);
+void AddAnalyze(CLI::App& app, Session& session);
 void AddWorkers(CLI::App& app, Session& session);
 void AddCordon(CLI::App& app, Session& session);
 void AddAdmin(CLI::App& app, Session& session);

@@ -56,7 +56,8 @@ std::unique_ptr<CLI::App> MakeApp(Session& session) {
                   "  normlab data prepare --out .normlab/data/docs docs/\n"
                   "  normlab submit examples/ablation.yaml\n"
                   "  normlab watch exp-0001\n"
-                  "  normlab compare exp-0001\n\n") +
+                  "  normlab compare exp-0001\n"
+                  "  normlab report exp-0001 -o report.html\n\n") +
       kExitCodesHelp);
   AddSubmit(*app, session);
   AddList(*app, session);
@@ -68,6 +69,7 @@ std::unique_ptr<CLI::App> MakeApp(Session& session) {
   AddCompare(*app, session);
   AddExport(*app, session);
   AddAnalyze(*app, session);
+  AddReport(*app, session);
   AddWorkers(*app, session);
   AddCordon(*app, session);
   AddAdmin(*app, session);

@@ -16,6 +16,7 @@ void AddRequeue(CLI::App& app, Session& session);
 void AddCompare(CLI::App& app, Session& session);
 void AddExport(CLI::App& app, Session& session);
 void AddAnalyze(CLI::App& app, Session& session);
+void AddReport(CLI::App& app, Session& session);
 void AddWorkers(CLI::App& app, Session& session);
 void AddCordon(CLI::App& app, Session& session);
 void AddAdmin(CLI::App& app, Session& session);

@@ -7,6 +7,7 @@
 #include <condition_variable>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -134,6 +135,7 @@ absl::Status Serve(const Flags& flags) {
   const bool asks_for_tokens = flags.security.asks_for_tokens || !grpc_address.is_loopback();
   NORMLAB_ASSIGN_OR_RETURN(const auto tokens, service::TokenStore::Open(TokensFile(flags.data), clock));
   Metrics metrics;
+  metrics.disks.emplace(std::map<std::string, std::filesystem::path>{{"data", flags.data}});
   NORMLAB_ASSIGN_OR_RETURN(const auto loop, Loop::Create(ToEngineOptions(flags), *store, clock, metrics));
 
   service::Server* counted = nullptr;  // Before the first request, see below.

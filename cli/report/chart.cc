@@ -9,8 +9,8 @@
 namespace normlab::report {
 namespace {
 
-constexpr double kWidth = 640, kHeight = 300;
-constexpr double kLeft = 64, kRight = 12, kTop = 12, kBottom = 44;
+constexpr double kWidth = 520, kHeight = 280;
+constexpr double kLeft = 58, kRight = 12, kTop = 12, kBottom = 44;
 
 /// A quantity along one side of the plot, possibly by its logarithm.
 struct Scale {
@@ -73,7 +73,7 @@ void DrawAxes(const Chart& chart, const Scale& x, const Scale& y, std::string* s
     *svg += fmt::format(R"(<text class="tick" text-anchor="end" x="{:.1f}" y="{:.1f}">{}</text>)", kLeft - 6,
                         y(tick) + 4, TickText(tick));
   }
-  for (const double tick : LinearTicks(x.min, x.max, 7)) {
+  for (const double tick : LinearTicks(x.min, x.max, 6)) {
     if (tick != std::floor(tick)) continue;  // Steps and layers are whole.
     *svg += fmt::format(R"(<text class="tick" text-anchor="middle" x="{:.1f}" y="{:.1f}">{}</text>)", x(tick),
                         kHeight - kBottom + 16, TickText(tick));

@@ -44,14 +44,17 @@ th, td { text-align: left; padding: 0.3rem 0.7rem 0.3rem 0; border-bottom: 1px s
 td:last-child { white-space: normal; }
 th { color: var(--quiet); font-weight: 600; }
 .number { text-align: right; }
-figure { margin: 1.2rem 0; }
+figure { margin: 1.2rem 0; max-width: 44rem; }
 .grid2 { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 0 1.5rem; }
 svg { width: 100%; height: auto; display: block; }
 .legend { list-style: none; display: flex; flex-wrap: wrap; gap: 0.1rem 1rem; margin: 0.3rem 0; padding: 0; font-size: 0.85rem; }
 .legend i { display: inline-block; width: 1rem; height: 0.2rem; margin-right: 0.4rem; vertical-align: middle; }
 .grid { stroke: var(--rule); stroke-width: 1; } .axis { stroke: var(--quiet); }
-.tick { fill: var(--quiet); font-size: 11px; } .label { fill: var(--quiet); font-size: 12px; }
+.tick { fill: var(--quiet); font-size: 12px; } .label { fill: var(--quiet); font-size: 13px; }
 .line { fill: none; stroke-width: 2; stroke-linejoin: round; } .band { opacity: 0.18; }
+/* Lines that lie on one another, and paper without colours. */
+.line[stroke="var(--c3)"] { stroke-dasharray: 2 5; stroke-linecap: round; } .line[stroke="var(--c4)"] { stroke-dasharray: 9 5; }
+.line[stroke="var(--c5)"] { stroke-dasharray: 9 4 2 4; } .line[stroke="var(--c6)"] { stroke-dasharray: 5 3; }
 pre { overflow-x: auto; font-size: 0.85rem; padding: 0.8rem; border: 1px solid var(--rule); }
 summary { cursor: pointer; }
 )css";

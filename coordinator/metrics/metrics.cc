@@ -2,6 +2,9 @@
 
 #include <prometheus/text_serializer.h>
 
+#include <utility>
+#include <vector>
+
 #include "common/version.h"
 
 namespace normlab {
@@ -62,6 +65,12 @@ void Metrics::ObserveCall(const std::string& method, const std::string& code, do
   rpc_seconds.Add({{"method", method}, {"code", code}}, Seconds()).Observe(seconds);
 }
 
-std::string Metrics::ToText() const { return prometheus::TextSerializer().Serialize(registry->Collect()); }
+std::string Metrics::ToText() const {
+  std::vector<prometheus::MetricFamily> families = registry->Collect();
+  if (disks) {
+    for (prometheus::MetricFamily& family : disks->Collect()) families.push_back(std::move(family));
+  }
+  return prometheus::TextSerializer().Serialize(families);
+}
 
 }  // namespace normlab

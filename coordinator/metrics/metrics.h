@@ -7,7 +7,10 @@
 #include <prometheus/registry.h>
 
 #include <memory>
+#include <optional>
 #include <string>
+
+#include "common/disk_metrics.h"
 
 namespace normlab {
 
@@ -33,6 +36,7 @@ struct Metrics {
   Counters& attempts;  // {outcome}
   prometheus::Gauge& watchers;
   prometheus::Gauge& sessions;
+  std::optional<DiskMetrics> disks;  // Of the data folder; set before the first scrape or never.
 
   void ObserveCall(const std::string& method, const std::string& code, double seconds);
 

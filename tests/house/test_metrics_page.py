@@ -6,8 +6,8 @@ import source_tree
 
 def declared():
     """Names of the metric families in the files that declare them."""
-    sources = [path for path in source_tree.files(*source_tree.CPP, rooms=("coordinator/metrics", "worker/agent"))
-               if re.match(r"metrics", path.name) or path.parts[:2] == ("coordinator", "metrics")]
+    sources = [path for path in source_tree.files(*source_tree.CPP, rooms=("common", "coordinator/metrics", "worker/agent"))
+               if "metrics" in path.name or path.parts[:2] == ("coordinator", "metrics")]
     names = set()
     for path in sources:
         if not path.name.endswith("_test.cc"):

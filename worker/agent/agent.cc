@@ -117,7 +117,7 @@ void Agent::OnStart(const v1::StartAttempt& start) {
   current_.emplace(
       Current{.key = *key,
               .trainer = *std::move(trainer),
-              .metrics = std::make_unique<RunMetrics>(*metrics_, key->run.experiment.ToString(), key->run.ToString(),
+              .metrics = std::make_unique<RunMetrics>(metrics_->runs, key->run.experiment.ToString(), key->run.ToString(),
                                                       start.spec().norm().scheme(), start.spec().seed())});
 }
 

@@ -9,6 +9,7 @@
 #include <atomic>
 #include <chrono>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <random>
 #include <string>
@@ -18,6 +19,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/clock.h"
+#include "common/disk_metrics.h"
 #include "common/grpc_channel.h"
 #include "common/log.h"
 #include "common/status.h"
@@ -245,6 +247,9 @@ absl::Status RunWorker(const Flags& flags) {
   const auto registry = std::make_shared<prometheus::Registry>();
   Metrics metrics(*registry);
   server.exposer->RegisterCollectable(registry);
+  const auto disks = std::make_shared<DiskMetrics>(
+      std::map<std::string, std::filesystem::path>{{"checkpoints", folders.checkpoint_root}, {"work", folders.work}});
+  server.exposer->RegisterCollectable(disks);
   spdlog::info("worker {} {}: coordinator {} ({}), metrics http://{}/metrics, work {}", flags.id, kVersion,
                flags.coordinator, flags.security.ca_file.empty() ? "plain text" : "TLS", server.address,
                folders.work.string());

@@ -40,7 +40,7 @@ v1::TrainerEvent LayersEvent(int num_layers, double variance) {
 }
 
 TEST_F(MetricsTest, ShowsTheLastValueOfARunWithItsLabels) {
-  RunMetrics run(metrics_, "exp-0001", "exp-0001.03", "lns", 7);
+  RunMetrics run(metrics_.runs, "exp-0001", "exp-0001.03", "lns", 7);
   run.Observe(StepEvent(1, 5.5, 100));
   run.Observe(StepEvent(2, 5.25, 200));
   run.Observe(LayersEvent(2, 1.5));
@@ -57,7 +57,7 @@ TEST_F(MetricsTest, ShowsTheLastValueOfARunWithItsLabels) {
 }
 
 TEST_F(MetricsTest, CountsTokensFromTheRunsFirstStepAlsoAfterAResume) {
-  RunMetrics run(metrics_, "exp-0001", "exp-0001.01", "lns", 1);
+  RunMetrics run(metrics_.runs, "exp-0001", "exp-0001.01", "lns", 1);
   run.Observe(StepEvent(11, 5, 1100));
   run.Observe(StepEvent(12, 5, 1200));
   EXPECT_THAT(Scrape(), HasSubstr("} 1200\n"));
@@ -65,7 +65,7 @@ TEST_F(MetricsTest, CountsTokensFromTheRunsFirstStepAlsoAfterAResume) {
 
 TEST_F(MetricsTest, RemovesTheSeriesOfARunThatEnded) {
   {
-    RunMetrics run(metrics_, "exp-0001", "exp-0001.01", "lns", 1);
+    RunMetrics run(metrics_.runs, "exp-0001", "exp-0001.01", "lns", 1);
     run.Observe(StepEvent(1, 5, 100));
     run.Observe(LayersEvent(12, 1));
     v1::TrainerEvent eval, checkpoint;
@@ -79,8 +79,28 @@ TEST_F(MetricsTest, RemovesTheSeriesOfARunThatEnded) {
 }
 
 TEST_F(MetricsTest, HasNoSeriesForWhatWasNeverReported) {
-  RunMetrics run(metrics_, "exp-0001", "exp-0001.01", "lns", 1);
+  RunMetrics run(metrics_.runs, "exp-0001", "exp-0001.01", "lns", 1);
   EXPECT_THAT(Scrape(), Not(HasSubstr("exp-0001")));
+}
+
+TEST_F(MetricsTest, FitsTheGrowthOfTheVarianceOverTheLayers) {
+  RunMetrics run(metrics_.runs, "exp-0001", "exp-0001.01", "pre_ln", 1);
+  run.Observe(LayersEvent(12, 0.5));  // variance = 0.5 * layer^1
+  EXPECT_THAT(Scrape(), testing::ContainsRegex("normlab_variance_growth_exponent\\{[^}]*\\} (1|0\\.99999|1\\.00000)"));
+}
+
+TEST_F(MetricsTest, ShowsTheTimeOfAnUpdateByPhase) {
+  RunMetrics run(metrics_.runs, "exp-0001", "exp-0001.01", "lns", 1);
+  v1::TrainerEvent event = StepEvent(1, 5, 100);
+  event.mutable_step()->set_forward_seconds(0.25);
+  run.Observe(event);
+  EXPECT_THAT(Scrape(), testing::ContainsRegex("normlab_train_phase_seconds\\{[^}]*phase=\"forward\"[^}]*\\} 0.25"));
+}
+
+TEST_F(MetricsTest, HasNoGainsForALayerWithoutNorms) {
+  RunMetrics run(metrics_.runs, "exp-0001", "exp-0001.01", "ngpt", 1);
+  run.Observe(LayersEvent(2, 1));
+  EXPECT_THAT(Scrape(), Not(HasSubstr("normlab_layer_norm_gain_mean{")));
 }
 
 TEST_F(MetricsTest, CountsExitsByReason) {

@@ -62,7 +62,8 @@ TEST(SpecYamlTest, AWrongTypeIsNamedWithWhatStandsThere) {
   EXPECT_EQ(ErrorOf(good + "    seed: 1\n"),
             "e.yaml:8:5: unknown key 'seed' in base.train; it may have steps, "
             "batch_size, micro_batch_size, lr, lr_min_ratio, warmup_steps, beta1, "
-            "beta2, adam_eps, weight_decay, grad_norm_max");
+            "beta2, adam_eps, weight_decay, grad_norm_max, loss_mean, optimizer, schedule, decay_ratio, param_dtype, "
+            "divergence_loss, divergence_steps, zero_stage, init_from");
   EXPECT_EQ(ErrorOf(good + "    lr: fast\n"), "e.yaml:8:9: base.train.lr must be a number, not text 'fast'");
   EXPECT_EQ(ErrorOf(good + "    lr: \"0.1\"\n"), "e.yaml:8:9: base.train.lr must be a number, not text '0.1'");
   EXPECT_EQ(ErrorOf(good + "    lr: .inf\n"), "e.yaml:8:9: base.train.lr must be a number, not text '.inf'");
@@ -204,6 +205,15 @@ matrix: {norm.scheme: [lns, pre_ln], train.lr: [0.001, 1e-5], norm.final_norm: [
   const auto again = ParseExperimentYaml(ToYaml(*spec), "again.yaml");
   ASSERT_TRUE(again.ok()) << again.status() << "\n" << ToYaml(*spec);
   EXPECT_EQ(SpecDigest(*again), SpecDigest(*spec));
+}
+
+TEST(ParseExperimentYamlTest, RefusesAFileThatIsNotUtf8WithThePlace) {
+  for (const char* bytes : {"\xff", "\xc0\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xe4"}) {
+    const auto spec = ParseExperimentYaml(std::string("name: x\ndescription: \xc3\xa4") + bytes, "a.yaml");
+    EXPECT_TRUE(absl::IsInvalidArgument(spec.status()));
+    EXPECT_EQ(std::string(spec.status().message()),
+              "a.yaml:2:15: the file is not UTF-8 from here on; save it as UTF-8");
+  }
 }
 
 }  // namespace

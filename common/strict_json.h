@@ -52,6 +52,14 @@ class StrictObject {
     return value.get<std::string>();
   }
 
+  std::string OneOf(const std::string& key, const std::vector<std::string>& choices) {
+    const std::string text = Text(key);
+    for (const std::string& choice : choices) {
+      if (text == choice) return text;
+    }
+    Fail(key, fmt::format("one of {}", fmt::join(choices, ", ")));
+  }
+
   bool Bool(const std::string& key) {
     const nlohmann::json& value = Member(key);
     if (!value.is_boolean()) Fail(key, "true or false");

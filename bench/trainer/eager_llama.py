@@ -1,6 +1,8 @@
 """The peer: the same Llama model, optimizer and batches in eager PyTorch, as its users write it.
 
-    python eager_llama.py train SPEC.json     one JSON line per update: {"step": 1, "loss": ..., "seconds": ...}
+    python eager_llama.py train SPEC.json     one JSON line per update: {"step": 1, "loss": ..., "seconds": ...,
+                                              "cpu_seconds": ...}
+    python eager_llama.py compiled SPEC.json  the same with forward and backward through torch.compile
     python eager_llama.py evaluate SPEC.json CHECKPOINT_FOLDER     loss of normlab's weights on the same held-out windows
 
 SPEC.json is what `normlab-train --spec` reads. Pre-LN only: the schemes differ by scalars, not by work.
@@ -113,7 +115,7 @@ def read_split(data_dir, split):
     return torch.from_numpy(numpy.concatenate(parts).astype(numpy.int64)), manifest["vocab_size"]
 
 
-def train(spec):
+def train(spec, is_compiled):
     run, opt = spec["run"], spec["run"]["train"]
     seq_len, batch = run["data"]["seq_len"], opt["batch_size"]
     tokens, vocab_size = read_split(spec["data_dir"], "train")
@@ -123,18 +125,20 @@ def train(spec):
     optimizer = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": opt["weight_decay"]}, {"params": plain, "weight_decay": 0.0}],
         lr=opt["lr"], betas=(opt["beta1"], opt["beta2"]), eps=opt["adam_eps"], fused=True)
+    loss_of = torch.compile(model.loss) if is_compiled else model.loss
     for step in range(1, int(opt["steps"]) + 1):
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         first = (step - 1) * batch * seq_len % (len(tokens) - batch * seq_len - 1)
         window = tokens[first:first + batch * seq_len + 1]
         optimizer.zero_grad(set_to_none=True)
-        loss = model.loss(window[:-1].view(batch, seq_len), window[1:].view(batch, seq_len))
+        loss = loss_of(window[:-1].view(batch, seq_len), window[1:].view(batch, seq_len))
         loss.backward()
         # The trainer reports the global gradient norm of every update, so its peer pays for it as well.
         grad_norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters()], foreach=True)
         optimizer.step()
         values = {"step": step, "loss": loss.item(), "grad_norm": grad_norm.item()}
-        print(json.dumps({**values, "seconds": time.perf_counter() - start}), flush=True)
+        values["seconds"], values["cpu_seconds"] = time.perf_counter() - start, time.process_time() - cpu_start
+        print(json.dumps(values), flush=True)
 
 
 def read_safetensors(path):
@@ -167,7 +171,7 @@ if __name__ == "__main__":
     with open(sys.argv[2], encoding="utf-8") as text:
         SPEC = json.load(text)
     torch.set_num_threads(SPEC["threads"])
-    if sys.argv[1] == "train":
-        train(SPEC)
+    if sys.argv[1] in ("train", "compiled"):
+        train(SPEC, is_compiled=sys.argv[1] == "compiled")
     else:
         evaluate(SPEC, sys.argv[3])

@@ -35,6 +35,17 @@ absl::Status WriteText(const fs::path& path, const std::string& text) {
                                             text.size(), std::generic_category().message(errno)));
 }
 
+/// Where a run's first weights lie: below the checkpoint root, or else below the data root.
+absl::StatusOr<fs::path> InitFolder(const AgentFolders& folders, const std::string& relative) {
+  for (const fs::path& root : {folders.checkpoint_root, folders.data_root}) {
+    if (auto folder = FolderBelow(root, relative); folder.ok()) return folder;
+  }
+  return absl::NotFoundError(fmt::format(
+      "train.init_from '{}' is no folder below this worker's checkpoint root {} or data root {}; give a path without "
+      "'..' and without links that lead out, or copy the weights there",
+      relative, folders.checkpoint_root.string(), folders.data_root.string()));
+}
+
 bool IsAttemptFolder(const fs::directory_entry& entry) {
   std::error_code ignored;
   return entry.is_directory(ignored) && fs::exists(entry.path() / "spec.json", ignored) &&
@@ -109,6 +120,10 @@ absl::StatusOr<PreparedAttempt> PrepareAttempt(const AttemptKey& key, const v1::
   *spec.mutable_run() = start.spec();
   spec.set_data_dir(data.string());
   spec.set_checkpoint_dir((folders.checkpoint_root / key.run.ToString()).string());
+  if (const std::string& init_from = start.spec().train().init_from(); !init_from.empty()) {
+    NORMLAB_ASSIGN_OR_RETURN(const fs::path init, InitFolder(folders, init_from));
+    spec.set_init_dir(init.string());
+  }
   spec.set_attempt(key.attempt);
   spec.set_resume_from_attempt(start.resume_from_attempt());
   spec.set_rank(key.rank);

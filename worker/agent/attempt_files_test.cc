@@ -6,6 +6,7 @@
 #include <string>
 
 #include "common/spec.h"
+#include "fmt/format.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "worker/agent/testing/temp_folder.h"
@@ -110,6 +111,38 @@ TEST(PrepareAttemptTest, WritesTheTrainersSpec) {
   EXPECT_EQ(spec["rendezvous"], "127.0.0.1:4000");
   EXPECT_EQ(spec["threads"], 3);
   EXPECT_EQ(spec["run"]["data"]["dataset"], "text");
+}
+
+TEST(PrepareAttemptTest, FirstWeightsLieBelowTheCheckpointRootOrTheDataRoot) {
+  TempFolder folder;
+  const AgentFolders folders = {.work = folder.path() / "work",
+                                .data_root = folder.path() / "data",
+                                .checkpoint_root = folder.path() / "checkpoints"};
+  fs::create_directories(folders.data_root / "text");
+  fs::create_directories(folders.data_root / "llama");
+  fs::create_directories(folders.checkpoint_root / "exp-0001.00");
+  const auto prepare = [&](const std::string& init_from) {
+    v1::StartAttempt start;
+    start.mutable_spec()->mutable_data()->set_dataset("text");
+    start.mutable_spec()->mutable_train()->set_init_from(init_from);
+    const AttemptKey key = {.run = {.experiment = {.number = 1}, .index = 3}, .attempt = 2, .rank = 1};
+    return PrepareAttempt(key, start, folders, {.trainer = "/bin/trainer", .bind_host = "127.0.0.1", .threads = 3});
+  };
+  const auto init_dir = [&] {
+    return nlohmann::json::parse(ReadText(folders.work / "exp-0001.03.2.1" / "spec.json"))["init_dir"];
+  };
+  ASSERT_TRUE(prepare("exp-0001.00").ok());
+  EXPECT_EQ(init_dir(), (folders.checkpoint_root / "exp-0001.00").string());
+  ASSERT_TRUE(prepare("llama").ok());
+  EXPECT_EQ(init_dir(), (folders.data_root / "llama").string());
+  ASSERT_TRUE(prepare("").ok());
+  EXPECT_EQ(init_dir(), "");
+  for (const char* bad : {"nowhere", "../data/llama"}) {
+    const absl::Status status = prepare(bad).status();
+    EXPECT_TRUE(absl::IsNotFound(status)) << status;
+    EXPECT_THAT(std::string(status.message()),
+                testing::HasSubstr(fmt::format("train.init_from '{}' is no folder below this worker's", bad)));
+  }
 }
 
 TEST(PruneAttemptFoldersTest, KeepsTheLastOnesAndWhatIsNotAnAttempt) {

@@ -52,7 +52,16 @@ struct ToJson {
               {"tokens", e.tokens},
               {"tokens_per_second", Double(e.tokens_per_second)},
               {"step_seconds", Double(e.step_seconds)},
-              {"clipped", e.clipped}}}};
+              {"clipped", e.clipped},
+              {"clip_fraction", Double(e.clip_fraction)},
+              {"data_seconds", Double(e.data_seconds)},
+              {"forward_seconds", Double(e.forward_seconds)},
+              {"backward_seconds", Double(e.backward_seconds)},
+              {"communication_seconds", Double(e.communication_seconds)},
+              {"optimizer_seconds", Double(e.optimizer_seconds)},
+              {"checkpoint_seconds", Double(e.checkpoint_seconds)},
+              {"cpu_seconds", Double(e.cpu_seconds)},
+              {"memory_bytes", e.memory_bytes}}}};
   }
   ordered_json operator()(const LayerReport& e) const {
     ordered_json layers = ordered_json::array();
@@ -62,16 +71,30 @@ struct ToJson {
                         {"output_mean_square", Double(layer.output_mean_square)},
                         {"attention_mean_square", Double(layer.attention_mean_square)},
                         {"ffn_mean_square", Double(layer.ffn_mean_square)},
-                        {"grad_norm", Double(layer.grad_norm)}});
+                        {"grad_norm", Double(layer.grad_norm)},
+                        {"weight_norm", Double(layer.weight_norm)}});
+      if (layer.norm_gain_mean) layers.back()["norm_gain_mean"] = Double(*layer.norm_gain_mean);
+      if (layer.norm_gain_min) layers.back()["norm_gain_min"] = Double(*layer.norm_gain_min);
+      if (layer.norm_gain_max) layers.back()["norm_gain_max"] = Double(*layer.norm_gain_max);
     }
     return {{"layers", {{"step", e.step}, {"layers", std::move(layers)}}}};
   }
   ordered_json operator()(const EvalReport& e) const {
     return {{"eval",
-             {{"step", e.step}, {"loss", Double(e.loss)}, {"perplexity", Double(e.perplexity)}, {"tokens", e.tokens}}}};
+             {{"step", e.step},
+              {"loss", Double(e.loss)},
+              {"perplexity", Double(e.perplexity)},
+              {"tokens", e.tokens},
+              {"batches", e.batches},
+              {"perplexity_official", Double(e.perplexity_official)}}}};
   }
   ordered_json operator()(const CheckpointSaved& e) const {
-    return {{"checkpoint", {{"step", e.step}, {"name", e.name}, {"bytes", e.bytes}}}};
+    return {{"checkpoint",
+             {{"step", e.step},
+              {"name", e.name},
+              {"bytes", e.bytes},
+              {"stall_seconds", Double(e.stall_seconds)},
+              {"write_seconds", Double(e.write_seconds)}}}};
   }
   ordered_json operator()(const LogLine& e) const {
     return {{"log", {{"severity", SeverityName(e.severity)}, {"text", e.text}}}};

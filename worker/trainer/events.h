@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -35,6 +36,15 @@ struct StepReport {
   double tokens_per_second;
   double step_seconds;
   bool clipped;
+  double clip_fraction = 0;
+  double data_seconds = 0;
+  double forward_seconds = 0;
+  double backward_seconds = 0;
+  double communication_seconds = 0;
+  double optimizer_seconds = 0;
+  double checkpoint_seconds = 0;
+  double cpu_seconds = 0;
+  int64_t memory_bytes = 0;
 };
 
 struct LayerStats {
@@ -44,6 +54,10 @@ struct LayerStats {
   double attention_mean_square;
   double ffn_mean_square;
   double grad_norm;
+  double weight_norm = 0;
+  std::optional<double> norm_gain_mean;
+  std::optional<double> norm_gain_min;
+  std::optional<double> norm_gain_max;
 };
 
 struct LayerReport {
@@ -56,12 +70,16 @@ struct EvalReport {
   double loss;
   double perplexity;
   int64_t tokens;
+  int64_t batches = 0;
+  double perplexity_official = 0;
 };
 
 struct CheckpointSaved {
   int64_t step;
   std::string name;
   int64_t bytes;
+  double stall_seconds = 0;
+  double write_seconds = 0;
 };
 
 enum class Severity { kInfo, kWarning, kError };

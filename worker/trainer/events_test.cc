@@ -12,19 +12,25 @@ namespace normlab::trainer {
 namespace {
 
 TEST(EventsTest, AreOneLineOfProtoJsonWithTheFieldsNames) {
-  EXPECT_EQ(ToJsonLine(StepReport{.step = 3,
-                                  .loss = 2.5,
-                                  .lr = 0.5,
-                                  .grad_norm = 1.5,
-                                  .tokens = 96,
-                                  .tokens_per_second = 10.5,
-                                  .step_seconds = 0.25,
-                                  .clipped = true}),
-            "{\"step\":{\"step\":3,\"loss\":2.5,\"lr\":0.5,\"grad_norm\":1.5,\"tokens\":96,\"tokens_per_second\":10.5,"
-            "\"step_seconds\":0.25,\"clipped\":true}}\n");
+  EXPECT_EQ(
+      ToJsonLine(StepReport{.step = 3,
+                            .loss = 2.5,
+                            .lr = 0.5,
+                            .grad_norm = 1.5,
+                            .tokens = 96,
+                            .tokens_per_second = 10.5,
+                            .step_seconds = 0.25,
+                            .clipped = true,
+                            .clip_fraction = 0.5,
+                            .data_seconds = 0.125,
+                            .memory_bytes = 7}),
+      "{\"step\":{\"step\":3,\"loss\":2.5,\"lr\":0.5,\"grad_norm\":1.5,\"tokens\":96,\"tokens_per_second\":10.5,"
+      "\"step_seconds\":0.25,\"clipped\":true,\"clip_fraction\":0.5,\"data_seconds\":0.125,\"forward_seconds\":0.0,"
+      "\"backward_seconds\":0.0,\"communication_seconds\":0.0,\"optimizer_seconds\":0.0,\"checkpoint_seconds\":0.0,"
+      "\"cpu_seconds\":0.0,\"memory_bytes\":7}}\n");
   EXPECT_EQ(ToJsonLine(LayerReport{.step = 1, .layers = {{.layer = 1, .output_variance = 0.5}}}),
             "{\"layers\":{\"step\":1,\"layers\":[{\"layer\":1,\"output_variance\":0.5,\"output_mean_square\":0.0,"
-            "\"attention_mean_square\":0.0,\"ffn_mean_square\":0.0,\"grad_norm\":0.0}]}}\n");
+            "\"attention_mean_square\":0.0,\"ffn_mean_square\":0.0,\"grad_norm\":0.0,\"weight_norm\":0.0}]}}\n");
   EXPECT_EQ(ToJsonLine(LogLine{.severity = Severity::kWarning, .text = "a\nb"}),
             "{\"log\":{\"severity\":\"WARNING\",\"text\":\"a\\nb\"}}\n");
 }
@@ -32,9 +38,11 @@ TEST(EventsTest, AreOneLineOfProtoJsonWithTheFieldsNames) {
 TEST(EventsTest, NumbersThatAreNotFiniteAreTextAsProtoJsonWants) {
   const double infinity = std::numeric_limits<double>::infinity();
   EXPECT_EQ(ToJsonLine(EvalReport{.step = 1, .loss = std::numeric_limits<double>::quiet_NaN(), .perplexity = infinity}),
-            "{\"eval\":{\"step\":1,\"loss\":\"NaN\",\"perplexity\":\"Infinity\",\"tokens\":0}}\n");
+            "{\"eval\":{\"step\":1,\"loss\":\"NaN\",\"perplexity\":\"Infinity\",\"tokens\":0,\"batches\":0,"
+            "\"perplexity_official\":0.0}}\n");
   EXPECT_EQ(ToJsonLine(EvalReport{.step = 1, .loss = -infinity, .perplexity = 0}),
-            "{\"eval\":{\"step\":1,\"loss\":\"-Infinity\",\"perplexity\":0.0,\"tokens\":0}}\n");
+            "{\"eval\":{\"step\":1,\"loss\":\"-Infinity\",\"perplexity\":0.0,\"tokens\":0,\"batches\":0,\"perplexity_"
+            "official\":0.0}}\n");
 }
 
 TEST(EventsTest, BytesThatAreNotUtf8DoNotBreakTheLine) {

@@ -41,9 +41,10 @@ Example: dataset made by `normlab data prepare` in data/linux-doc, spec in run.j
      "data": {"dataset": "linux-doc", "seq_len": 128},
      "train": {"steps": 200, "batch_size": 16, "micro_batch_size": 0, "lr": 0.002, "lr_min_ratio": 0.1,
                "warmup_steps": 20, "beta1": 0.9, "beta2": 0.95, "adam_eps": 1e-8, "weight_decay": 0.1,
-               "grad_norm_max": 1},
+               "grad_norm_max": 1, "loss_mean": "token", "optimizer": "adamw", "schedule": "cosine", "decay_ratio": 0.2,
+               "param_dtype": "fp32", "divergence_loss": 0, "divergence_steps": 100, "zero_stage": 0, "init_from": ""},
      "report": {"eval_every_steps": 100, "eval_sequences": 64, "checkpoint_every_steps": 100,
-                "checkpoints_kept": 2, "step_every_steps": 10, "layers_every_steps": 50},
+                "checkpoints_kept": 2, "checkpoints_keep_every_steps": 0, "step_every_steps": 10, "layers_every_steps": 50},
      "seed": 1},
    "data_dir": "data/linux-doc", "checkpoint_dir": "checkpoints", "attempt": 1, "world_size": 1, "threads": 2}
 

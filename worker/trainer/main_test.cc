@@ -1,24 +1,19 @@
 // Runs the program itself: signals, gangs, crashes, exit statuses.
-#include <fcntl.h>
-#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <spawn.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
+#include <algorithm>
+#include <cmath>
 #include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <map>
-#include <nlohmann/json.hpp>
-#include <optional>
 #include <string>
-#include <utility>
 #include <vector>
 
-#include "worker/trainer/testing/tiny_dataset.h"
+#include "worker/trainer/testing/train_process.h"
 #include "worker/trainer/train/file_digest.h"
+#include "worker/trainer/train/safetensors.h"
 
 namespace normlab::trainer {
 namespace {
@@ -26,122 +21,6 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 using ::testing::HasSubstr;
-
-/// One normlab-train process whose events are read line by line.
-class Process {
- public:
-  explicit Process(const std::vector<std::string>& arguments) {
-    int ends[2];
-    EXPECT_EQ(pipe2(ends, O_CLOEXEC), 0);
-    posix_spawn_file_actions_t actions;
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
-    std::vector<std::string> words = {NORMLAB_TRAIN};
-    words.insert(words.end(), arguments.begin(), arguments.end());
-    std::vector<char*> argv;
-    for (std::string& word : words) argv.push_back(word.data());
-    argv.push_back(nullptr);
-    EXPECT_EQ(posix_spawn(&pid_, NORMLAB_TRAIN, &actions, nullptr, argv.data(), environ), 0);
-    posix_spawn_file_actions_destroy(&actions);
-    close(ends[1]);
-    output_ = fdopen(ends[0], "r");
-  }
-  Process(const Process&) = delete;
-  Process& operator=(const Process&) = delete;
-  ~Process() {
-    if (output_) fclose(output_);
-    if (pid_ > 0) {
-      kill(pid_, SIGKILL);
-      waitpid(pid_, nullptr, 0);
-    }
-  }
-
-  std::optional<std::string> NextLine() {
-    char* line = nullptr;
-    size_t size = 0;
-    const ssize_t length = getline(&line, &size, output_);
-    std::optional<std::string> text;
-    if (length > 0) text = std::string(line, static_cast<size_t>(length));
-    free(line);
-    return text;
-  }
-  /// The next event, or null at the end.
-  json Next() {
-    const auto line = NextLine();
-    return line ? json::parse(*line) : json();
-  }
-  /// Reads until an event of this kind and returns it.
-  json Await(const std::string& kind) {
-    for (json event = Next(); !event.is_null(); event = Next()) {
-      if (event.contains(kind)) return event[kind];
-    }
-    ADD_FAILURE() << "ended without " << kind;
-    return {};
-  }
-  std::vector<json> Rest() {
-    std::vector<json> events;
-    for (json event = Next(); !event.is_null(); event = Next()) events.push_back(event);
-    return events;
-  }
-  void Signal(int signal) const { kill(pid_, signal); }
-  void CloseOutput() { fclose(std::exchange(output_, nullptr)); }
-  /// Exit status, or 128 + the signal that killed it.
-  int Wait() {
-    int status = 0;
-    waitpid(std::exchange(pid_, 0), &status, 0);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-  }
-
- private:
-  pid_t pid_ = 0;
-  FILE* output_ = nullptr;
-};
-
-class ProgramTest : public ::testing::Test {
- protected:
-  void SetUp() override {
-    const auto* info = ::testing::UnitTest::GetInstance()->current_test_info();
-    folder_ = fs::path(::testing::TempDir()) / fmt::format("normlab_train_{}_{}", info->name(), getpid());
-    fs::remove_all(folder_);
-    WriteTinyDataset(folder_ / "data");
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-
-  TrainerSpec Spec(const std::string& checkpoints = "checkpoints") const {
-    TrainerSpec spec = TinySpec(folder_);
-    spec.checkpoint_dir = (folder_ / checkpoints).string();
-    return spec;
-  }
-  /// A run that does not end by itself within a test.
-  TrainerSpec EndlessSpec() const {
-    TrainerSpec spec = Spec();
-    spec.run.train.steps = 100'000'000;
-    spec.run.report.checkpoint_every_steps = 100'000'000;
-    spec.run.report.eval_every_steps = 100'000'000;
-    return spec;
-  }
-  TrainerSpec Rank(TrainerSpec spec, int rank, const std::string& rendezvous = "") const {
-    spec.world_size = 2;
-    spec.rank = rank;
-    spec.rendezvous = rendezvous;
-    return spec;
-  }
-  std::vector<std::string> Arguments(const TrainerSpec& spec) {
-    const std::string path = (folder_ / fmt::format("spec-{}.json", ++num_specs_)).string();
-    std::ofstream(path) << ToJson(spec);
-    return {"--spec", path};
-  }
-  static std::map<int64_t, double> Losses(const std::vector<json>& events) {
-    std::map<int64_t, double> losses;
-    for (const json& event : events) {
-      if (event.contains("step")) losses[event["step"]["step"]] = event["step"]["loss"];
-    }
-    return losses;
-  }
-
-  fs::path folder_;
-  int num_specs_ = 0;
-};
 
 TEST_F(ProgramTest, WritesEventsAndExitsZero) {
   Process process(Arguments(Spec()));
@@ -226,6 +105,82 @@ TEST_F(ProgramTest, AGangHasTheLossesOfOneProcessWithTheSameBatch) {
   EXPECT_EQ(second_events.size(), 2u) << "only rank 0 reports steps";
   EXPECT_EQ(first.Wait(), 0);
   EXPECT_EQ(second.Wait(), 0);
+}
+
+std::map<std::string, std::vector<float>> Arrays(const fs::path& file) {
+  const SafetensorsReader reader(file);
+  std::map<std::string, std::vector<float>> arrays;
+  for (const std::string& name : reader.Names()) {
+    const std::vector<int64_t> shape = *reader.FindShape(name);
+    int64_t size = 1;
+    for (const int64_t dim : shape) size *= dim;
+    arrays[name].resize(static_cast<size_t>(size));
+    reader.Read(name, shape, arrays[name]);
+  }
+  return arrays;
+}
+
+TEST_F(ProgramTest, AGangsGradientsAreThoseOfOneProcessAlsoWithUnequalNumbersOfTargets) {
+  WriteTinyPromptDataset(folder_ / "data");
+  TrainerSpec spec = Spec("alone");
+  spec.run.train.steps = 1;
+  spec.run.train.warmup_steps = 0;
+  spec.run.train.grad_norm_max = 0;
+  Process alone(Arguments(spec));
+  const nlohmann::json expected = alone.Await("step");
+  alone.Rest();
+  spec.checkpoint_dir = (folder_ / "gang").string();
+  spec.run.train.micro_batch_size = 1;
+  Process first(Arguments(Rank(spec, 0)));
+  Process second(Arguments(Rank(spec, 1, first.Await("rendezvous_open")["address"])));
+  const nlohmann::json step = first.Await("step");
+  first.Rest();
+  second.Rest();
+  EXPECT_EQ(step["tokens"], expected["tokens"]);
+  EXPECT_LT(step["tokens"].get<int64_t>(), 4 * 8) << "some positions are no targets";
+  EXPECT_NEAR(step["loss"].get<double>(), expected["loss"].get<double>(), 1e-6);
+  // After the first update the first moment is (1 - beta1) times the gradient.
+  const auto ours = Arrays(folder_ / "gang/step-00000001.attempt-001/optimizer.safetensors");
+  for (const auto& [name, values] : Arrays(folder_ / "alone/step-00000001.attempt-001/optimizer.safetensors")) {
+    if (!name.starts_with("exp_avg.")) continue;
+    float largest = 0, difference = 0;
+    for (size_t i = 0; i < values.size(); ++i) {
+      largest = std::max(largest, std::abs(values[i]));
+      difference = std::max(difference, std::abs(values[i] - ours.at(name)[i]));
+    }
+    EXPECT_LE(difference, 1e-5f * largest) << name;
+  }
+}
+
+TEST_F(ProgramTest, ZeroStageOneChangesNoBitAndItsCheckpointIsLikeAnyOther) {
+  for (const int stage : {0, 1}) {
+    TrainerSpec spec = Spec(stage == 0 ? "whole" : "sharded");
+    spec.run.train.zero_stage = stage;
+    spec.run.train.param_dtype = "fp32_master";
+    Process first(Arguments(Rank(spec, 0)));
+    Process second(Arguments(Rank(spec, 1, first.Await("rendezvous_open")["address"])));
+    EXPECT_TRUE(first.Rest().back().contains("finished"));
+    EXPECT_TRUE(second.Rest().back().contains("finished"));
+  }
+  for (const char* file : {"model.safetensors", "optimizer.safetensors"}) {
+    EXPECT_EQ(DigestFile(folder_ / "sharded/step-00000012.attempt-001" / file).sha256,
+              DigestFile(folder_ / "whole/step-00000012.attempt-001" / file).sha256);
+  }
+  // One process goes on from what two wrote, and two from what one wrote, with the losses of never having changed.
+  fs::remove_all(folder_ / "sharded/step-00000012.attempt-001");
+  TrainerSpec alone = Spec("sharded");
+  alone.run.train.param_dtype = "fp32_master";
+  alone.attempt = 2;
+  Process resumed(Arguments(alone));
+  EXPECT_EQ(resumed.Await("started")["first_step"], 9);
+  const auto losses = Losses(resumed.Rest());
+  fs::remove_all(folder_ / "sharded/step-00000012.attempt-002");
+  alone.run.train.zero_stage = 1;
+  alone.attempt = 3;
+  Process first(Arguments(Rank(alone, 0)));
+  Process second(Arguments(Rank(alone, 1, first.Await("rendezvous_open")["address"])));
+  EXPECT_EQ(first.Await("started")["first_step"], 9);
+  for (const auto& [step, loss] : Losses(first.Rest())) EXPECT_NEAR(loss, losses.at(step), 1e-4) << step;
 }
 
 TEST_F(ProgramTest, AGangsCheckpointIsResumedByOneProcess) {

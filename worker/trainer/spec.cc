@@ -72,6 +72,15 @@ TrainSpec ReadTrain(StrictObject object) {
       .adam_eps = object.Number("adam_eps", 1e-30, 1),
       .weight_decay = object.Number("weight_decay", 0, 10),
       .grad_norm_max = object.Number("grad_norm_max", 0, 1e9),
+      .loss_mean = object.OneOf("loss_mean", {"token", "micro_batch"}),
+      .optimizer = object.OneOf("optimizer", {"adamw", "adam"}),
+      .schedule = object.OneOf("schedule", {"cosine", "wsd"}),
+      .decay_ratio = object.Number("decay_ratio", 0, 1),
+      .param_dtype = object.OneOf("param_dtype", {"fp32", "fp32_master", "bf16_pure"}),
+      .divergence_loss = object.Number("divergence_loss", 0, 1e9),
+      .divergence_steps = object.Int("divergence_steps", 1, kStepsMax),
+      .zero_stage = static_cast<int>(object.Int("zero_stage", 0, 1)),
+      .init_from = object.Text("init_from"),
   };
   object.RefuseOthers();
   return train;
@@ -83,6 +92,7 @@ ReportSpec ReadReport(StrictObject object) {
       .eval_sequences = object.Int("eval_sequences", 1, 100'000'000),
       .checkpoint_every_steps = object.Int("checkpoint_every_steps", 1, kStepsMax),
       .checkpoints_kept = static_cast<int>(object.Int("checkpoints_kept", 2, 1000)),
+      .checkpoints_keep_every_steps = object.Int("checkpoints_keep_every_steps", 0, kStepsMax),
       .step_every_steps = object.Int("step_every_steps", 1, kStepsMax),
       .layers_every_steps = object.Int("layers_every_steps", 1, kStepsMax),
   };
@@ -120,6 +130,7 @@ TrainerSpec ReadSpec(StrictObject object) {
       .run = ReadRun(object.Child("run")),
       .data_dir = object.Text("data_dir"),
       .checkpoint_dir = object.Text("checkpoint_dir"),
+      .init_dir = TextOrEmpty(object, "init_dir"),
       .attempt = static_cast<int>(object.Int("attempt", 1, kIntMax)),
       .resume_from_attempt = static_cast<int>(IntOrZero(object, "resume_from_attempt", kIntMax)),
       .rank = static_cast<int>(IntOrZero(object, "rank", kIntMax)),
@@ -140,6 +151,10 @@ TrainerSpec ReadSpec(StrictObject object) {
                                 spec.rank, spec.world_size));
   }
   const TrainSpec& train = spec.run.train;
+  if (train.init_from.empty() != spec.init_dir.empty()) {
+    throw JsonError(fmt::format("init_dir: is \"{}\", run.train.init_from is \"{}\": both must be given or neither",
+                                spec.init_dir, train.init_from));
+  }
   const int64_t per_forward = (train.micro_batch_size == 0 ? 1 : train.micro_batch_size) * spec.world_size;
   if (train.batch_size % per_forward != 0) {
     throw JsonError(
@@ -151,10 +166,6 @@ TrainerSpec ReadSpec(StrictObject object) {
 
 /// read(document), with what is wrong in the document as a PermanentError.
 template <typename Read>
-  if (train.init_from.empty() != spec.init_dir.empty()) {
-    throw JsonError(fmt::format("init_dir: is \"{}\", run.train.init_from is \"{}\": both must be given or neither",
-                                spec.init_dir, train.init_from));
-  }
 auto ReadDocument(const std::string& json, const Read& read) {
   try {
     const nlohmann::json document = nlohmann::json::parse(json);

@@ -53,6 +53,15 @@ struct TrainSpec {
   double adam_eps;
   double weight_decay;
   double grad_norm_max;  // 0: no clipping.
+  std::string loss_mean;
+  std::string optimizer;
+  std::string schedule;
+  double decay_ratio;
+  std::string param_dtype;
+  double divergence_loss;  // 0: only a loss that is not finite.
+  int64_t divergence_steps;
+  int zero_stage;
+  std::string init_from;  // Empty: weights are drawn from the seed.
 };
 
 struct ReportSpec {
@@ -60,6 +69,7 @@ struct ReportSpec {
   int64_t eval_sequences;
   int64_t checkpoint_every_steps;
   int checkpoints_kept;
+  int64_t checkpoints_keep_every_steps;  // 0: none is kept for ever.
   int64_t step_every_steps;
   int64_t layers_every_steps;
 };
@@ -77,6 +87,7 @@ struct TrainerSpec {
   RunSpec run;
   std::string data_dir;
   std::string checkpoint_dir;
+  std::string init_dir;  // Where run.train.init_from lies; empty if that is.
   int attempt;
   int resume_from_attempt;
   int rank;

@@ -1,5 +1,6 @@
 #include "worker/trainer/testing/tiny_dataset.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <vector>
 
@@ -21,20 +22,51 @@ ManifestShard WriteShard(const std::filesystem::path& path, uint32_t first, uint
   return {.file = path.filename().string(), .tokens = count, .documents = 1};
 }
 
-}  // namespace
+ManifestShard WritePromptShard(const std::filesystem::path& path, uint32_t count) {
+  TokenShardWriter writer(path, 2, /*has_mask=*/true);
+  uint32_t next = 0;
+  int64_t documents = 0;
+  for (; next < count; ++documents) {
+    const uint32_t hash = static_cast<uint32_t>(documents + 1) * 2654435761u;
+    const uint32_t size = std::min(3 + (hash >> 8) % 18, count - next);
+    std::vector<uint32_t> tokens;
+    for (uint32_t i = 0; i < size; ++i) tokens.push_back((next + i) % static_cast<uint32_t>(kTinyVocabSize));
+    writer.AppendDocument(tokens, (hash >> 16) % size);
+    next += size;
+  }
+  writer.Finish();
+  return {.file = path.filename().string(), .tokens = count, .documents = documents};
+}
 
-void WriteTinyDataset(const std::filesystem::path& folder) {
-  std::filesystem::create_directories(folder);
+Manifest TinyManifest(const std::filesystem::path& folder) {
   Manifest manifest{
       .vocab_size = kTinyVocabSize, .eos_id = 1, .tokenizer_file = "tokenizer.model", .tokenizer_sha256 = Sha256Of("")};
   manifest.source = nlohmann::json::object();
+  std::filesystem::create_directories(folder);
   WriteFileDurably(folder / manifest.tokenizer_file, "");
+  return manifest;
+}
+
+}  // namespace
+
+void WriteTinyDataset(const std::filesystem::path& folder) {
+  Manifest manifest = TinyManifest(folder);
   manifest.train = {
       .tokens = 2000,
       .documents = 2,
       .shards = {WriteShard(folder / "train-00000.bin", 0, 1500), WriteShard(folder / "train-00001.bin", 1500, 500)}};
   manifest.validation = {
       .tokens = 500, .documents = 1, .shards = {WriteShard(folder / "validation-00000.bin", 7, 500)}};
+  WriteManifest(folder, manifest);
+}
+
+void WriteTinyPromptDataset(const std::filesystem::path& folder) {
+  std::filesystem::remove_all(folder);
+  Manifest manifest = TinyManifest(folder);
+  const ManifestShard train = WritePromptShard(folder / "train-00000.bin", 2000);
+  const ManifestShard validation = WritePromptShard(folder / "validation-00000.bin", 500);
+  manifest.train = {.tokens = train.tokens, .documents = train.documents, .shards = {train}};
+  manifest.validation = {.tokens = validation.tokens, .documents = validation.documents, .shards = {validation}};
   WriteManifest(folder, manifest);
 }
 
@@ -66,16 +98,27 @@ TrainerSpec TinySpec(const std::filesystem::path& folder) {
                             .beta2 = 0.95,
                             .adam_eps = 1e-8,
                             .weight_decay = 0.1,
-                            .grad_norm_max = 1},
+                            .grad_norm_max = 1,
+                            .loss_mean = "token",
+                            .optimizer = "adamw",
+                            .schedule = "cosine",
+                            .decay_ratio = 0.2,
+                            .param_dtype = "fp32",
+                            .divergence_loss = 0,
+                            .divergence_steps = 100,
+                            .zero_stage = 0,
+                            .init_from = ""},
                   .report = {.eval_every_steps = 6,
                              .eval_sequences = 10,
                              .checkpoint_every_steps = 4,
                              .checkpoints_kept = 2,
+                             .checkpoints_keep_every_steps = 0,
                              .step_every_steps = 1,
                              .layers_every_steps = 6},
                   .seed = 1},
           .data_dir = (folder / "data").string(),
           .checkpoint_dir = (folder / "checkpoints").string(),
+          .init_dir = "",
           .attempt = 1,
           .resume_from_attempt = 1,
           .rank = 0,
@@ -107,7 +150,8 @@ std::string ToJson(const TrainerSpec& spec) {
           {"balance_coefficient", run.model.balance_coefficient}}},
         {"norm",
          {{"scheme", run.norm.scheme}, {"mix_ln_ratio", run.norm.mix_ln_ratio}, {"final_norm", run.norm.final_norm}}},
-        {"data", {{"dataset", run.data.dataset},
+        {"data",
+         {{"dataset", run.data.dataset},
           {"seq_len", run.data.seq_len},
           {"form", run.data.form == DataForm::kPacked ? "packed" : "documents"}}},
         {"train",
@@ -121,12 +165,22 @@ std::string ToJson(const TrainerSpec& spec) {
           {"beta2", run.train.beta2},
           {"adam_eps", run.train.adam_eps},
           {"weight_decay", run.train.weight_decay},
-          {"grad_norm_max", run.train.grad_norm_max}}},
+          {"grad_norm_max", run.train.grad_norm_max},
+          {"loss_mean", run.train.loss_mean},
+          {"optimizer", run.train.optimizer},
+          {"schedule", run.train.schedule},
+          {"decay_ratio", run.train.decay_ratio},
+          {"param_dtype", run.train.param_dtype},
+          {"divergence_loss", run.train.divergence_loss},
+          {"divergence_steps", run.train.divergence_steps},
+          {"zero_stage", run.train.zero_stage},
+          {"init_from", run.train.init_from}}},
         {"report",
          {{"eval_every_steps", run.report.eval_every_steps},
           {"eval_sequences", run.report.eval_sequences},
           {"checkpoint_every_steps", run.report.checkpoint_every_steps},
           {"checkpoints_kept", run.report.checkpoints_kept},
+          {"checkpoints_keep_every_steps", run.report.checkpoints_keep_every_steps},
           {"step_every_steps", run.report.step_every_steps},
           {"layers_every_steps", run.report.layers_every_steps}}},
         // 64-bit numbers as text and fields of others, as the coordinator writes them.
@@ -135,6 +189,7 @@ std::string ToJson(const TrainerSpec& spec) {
         {"retries_max", 3}}},
       {"data_dir", spec.data_dir},
       {"checkpoint_dir", spec.checkpoint_dir},
+      {"init_dir", spec.init_dir},
       {"attempt", spec.attempt},
       {"resume_from_attempt", spec.resume_from_attempt},
       {"rank", spec.rank},

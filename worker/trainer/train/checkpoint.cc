@@ -74,6 +74,8 @@ ordered_json StateJson(const CheckpointContent& content, const FileDigest& model
       {"format", kFormat},
       {"step", content.step},
       {"tokens", content.tokens},
+      {"clipped_updates", content.clipped_updates},
+      {"updates_above_bound", content.updates_above_bound},
       {"fingerprint", std::move(fingerprint)},
       {"run", content.run_json.empty() ? ordered_json() : ordered_json::parse(content.run_json)},
       {"files", {{kModelFile, entry(model)}, {kOptimizerFile, entry(optimizer)}}}};
@@ -127,6 +129,8 @@ VerifiedCheckpoint Verify(const fs::path& folder) {
             .optimizer_file = folder / kOptimizerFile,
             .step = state.Int("step"),
             .tokens = state.Int("tokens"),
+            .clipped_updates = state.Int("clipped_updates"),
+            .updates_above_bound = state.Int("updates_above_bound"),
             .fingerprint = state.Member("fingerprint").get<Fingerprint>(),
             .run_json = document.value("run", nlohmann::json()).is_null() ? "" : document["run"].dump()};
   } catch (const JsonError& error) {
@@ -221,10 +225,11 @@ void CheckpointFolder::RemoveOld(const CheckpointName& newest) const {
   int num_kept = 0;
   for (const CheckpointName& name : ListNewestFirst()) {
     // A damaged one must not push out a good one.
-    const bool is_kept = name == newest || (!damaged_.contains(name) && num_kept < options_.kept);
-    if (is_kept) {
-      ++num_kept;
-    } else if (name.attempt <= options_.attempt) {
+    const bool is_good = name == newest || !damaged_.contains(name);
+    const bool is_among_newest = is_good && num_kept < options_.kept;
+    const bool is_milestone = options_.keep_every_steps > 0 && name.step % options_.keep_every_steps == 0;
+    if (is_among_newest) ++num_kept;
+    if (!is_among_newest && !is_milestone && name.attempt <= options_.attempt) {
       std::error_code ignored;  // What cannot be removed costs space only; the next write tries again.
       fs::remove_all(options_.path / name.ToText(), ignored);
     }

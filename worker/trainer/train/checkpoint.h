@@ -16,10 +16,12 @@
 //
 //   checkpoints := folder with any number of "step-" STEP ".attempt-" ATTEMPT      8 and 3 digits or more
 //   checkpoint  := model.safetensors      weights, by their Hugging Face names
-//                  optimizer.safetensors  "exp_avg." NAME and "exp_avg_sq." NAME for each weight
+//                  optimizer.safetensors  "exp_avg." NAME and "exp_avg_sq." NAME for each weight; with
+//                                         train.param_dtype fp32_master also "master." NAME, before rounding
 //                  state.json
 //   state.json  := {"state": state, "sha256": SHA-256 of state in its compact form}
-//   state       := {"format": "normlab-checkpoint-v1", "step": N, "tokens": N,
+//   state       := {"format": "normlab-checkpoint-v1", "step": N, "tokens": N, "clipped_updates": N,
+//                   "updates_above_bound": N,
 //                   "fingerprint": [[FIELD, VALUE], ...],
 //                   "run": the RunSpec as JSON; null if the trainer was not given JSON,
 //                   "files": {NAME: {"bytes": N, "sha256": HEX}, ...}}
@@ -49,13 +51,17 @@ struct VerifiedCheckpoint {
   std::filesystem::path optimizer_file;
   int64_t step;
   int64_t tokens;
+  int64_t clipped_updates;
+  int64_t updates_above_bound;
   Fingerprint fingerprint;
   std::string run_json;  // As CheckpointContent's.
 };
 
 struct CheckpointContent {
   int64_t step;
-  int64_t tokens;
+  int64_t tokens;               // Targets since the run's first update.
+  int64_t clipped_updates;      // Likewise.
+  int64_t updates_above_bound;  // The last ones in a row with a loss above train.divergence_loss.
   Fingerprint fingerprint;
   std::string run_json;  // What ParseRunSpec reads, for programs that get nothing but the checkpoint; may be empty.
   std::vector<NamedArray> model;
@@ -69,8 +75,9 @@ class CheckpointFolder {
   struct Options {
     std::filesystem::path path;
     int attempt;
-    int resume_from_attempt;  // Checkpoints of attempts before this one are neither used nor removed.
-    int kept;                 // At least 1.
+    int resume_from_attempt;       // Checkpoints of attempts before this one are neither used nor removed.
+    int kept;                      // Newest ones that are kept, at least 1.
+    int64_t keep_every_steps = 0;  // Beside them, those of multiples of this are never removed. 0: none.
   };
 
   /// Creates the folder and removes what interrupted writes of this and earlier attempts left. Throws FileError.
@@ -80,8 +87,9 @@ class CheckpointFolder {
   /// `events` that names the file and what is wrong.
   std::optional<VerifiedCheckpoint> FindNewest(EventSink& events);
 
-  /// Writes a checkpoint, durable when this returns, and then removes all but the newest ones. On error, such as a full
-  /// disk, throws std::runtime_error with path and bytes; nothing of it is left and the earlier ones are untouched.
+  /// Writes a checkpoint, durable when this returns, and then removes those that need not be kept. On error, such as a
+  /// full disk, throws std::runtime_error with path and bytes; nothing of it is left and the earlier ones are
+  /// untouched.
   CheckpointSaved Write(const CheckpointContent& content);
 
  private:

@@ -44,6 +44,8 @@ class CheckpointTest : public ::testing::Test {
   CheckpointContent Content(int64_t step) {
     return {.step = step,
             .tokens = step * 100,
+            .clipped_updates = step / 2,
+            .updates_above_bound = 1,
             .fingerprint = {{"model.hidden", "16"}, {"seed", "1"}},
             .model = {{"a.weight", {2, 2}, weights_}, {"b.weight", {4}, weights_}},
             .optimizer = {{"exp_avg.a.weight", {2, 2}, moments_}}};
@@ -80,6 +82,8 @@ TEST_F(CheckpointTest, ComesBackAsItWasWritten) {
   ASSERT_TRUE(found);
   EXPECT_EQ(found->step, 7);
   EXPECT_EQ(found->tokens, 700);
+  EXPECT_EQ(found->clipped_updates, 3);
+  EXPECT_EQ(found->updates_above_bound, 1);
   EXPECT_EQ(found->fingerprint, Content(7).fingerprint);
   std::vector<float> values(4);
   SafetensorsReader(found->model_file).Read("b.weight", {4}, values);
@@ -93,6 +97,13 @@ TEST_F(CheckpointTest, KeepsTheNewestOnly) {
   CheckpointFolder folder = Open(1);
   for (int64_t step : {1, 2, 3, 4}) folder.Write(Content(step));
   EXPECT_THAT(Files(), UnorderedElementsAre("step-00000003.attempt-001", "step-00000004.attempt-001"));
+}
+
+TEST_F(CheckpointTest, KeepsEveryNthForEverBesideTheNewest) {
+  CheckpointFolder folder({.path = folder_, .attempt = 1, .resume_from_attempt = 1, .kept = 2, .keep_every_steps = 3});
+  for (int64_t step = 1; step <= 8; ++step) folder.Write(Content(step));
+  EXPECT_THAT(Files(), UnorderedElementsAre("step-00000003.attempt-001", "step-00000006.attempt-001",
+                                            "step-00000007.attempt-001", "step-00000008.attempt-001"));
 }
 
 TEST_F(CheckpointTest, AnyFlippedByteMakesTheOneBeforeBeUsed) {

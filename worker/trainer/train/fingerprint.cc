@@ -53,6 +53,14 @@ Fingerprint FingerprintOf(const RunSpec& run, const Manifest& manifest) {
   add("train.adam_eps", run.train.adam_eps);
   add("train.weight_decay", run.train.weight_decay);
   add("train.grad_norm_max", run.train.grad_norm_max);
+  add("train.loss_mean", run.train.loss_mean);
+  add("train.optimizer", run.train.optimizer);
+  add("train.schedule", run.train.schedule);
+  if (run.train.schedule == "wsd") add("train.decay_ratio", run.train.decay_ratio);
+  add("train.param_dtype", run.train.param_dtype);
+  add("train.divergence_loss", run.train.divergence_loss);
+  if (run.train.divergence_loss > 0) add("train.divergence_steps", run.train.divergence_steps);
+  add("train.init_from", run.train.init_from);
   add("seed", run.seed);
   return fields;
 }

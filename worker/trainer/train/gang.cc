@@ -144,12 +144,21 @@ Gang::Gang(const TrainerSpec& spec, const std::string& spec_digest, EventSink& e
 
 Gang::~Gang() = default;
 
-void Gang::Broadcast(const std::vector<at::Tensor>& tensors) {
+void Gang::Broadcast(const std::vector<at::Tensor>& tensors, int from) {
   if (!impl_) return;
+  c10d::BroadcastOptions options;
+  options.rootRank = from;
   for (const at::Tensor& tensor : tensors) {
     std::vector<at::Tensor> list = {tensor.detach()};
-    impl_->gloo->broadcast(list, c10d::BroadcastOptions())->wait();
+    impl_->gloo->broadcast(list, options)->wait();
   }
+}
+
+void Gang::SendToFirst(const at::Tensor& tensor, int from) {
+  if (!impl_ || from == 0) return;
+  std::vector<at::Tensor> list = {tensor.detach()};
+  if (rank_ == from) impl_->gloo->send(list, /*dstRank=*/0, /*tag=*/from)->wait();
+  if (rank_ == 0) impl_->gloo->recv(list, from, /*tag=*/from)->wait();
 }
 
 void Gang::Sum(const at::Tensor& tensor) {

@@ -34,8 +34,11 @@ class Gang {
   int world_size() const { return world_size_; }
   bool is_first() const { return rank_ == 0; }
 
-  /// Overwrites the tensors with rank 0's.
-  void Broadcast(const std::vector<at::Tensor>& tensors);
+  /// Overwrites the tensors with those of rank `from`.
+  void Broadcast(const std::vector<at::Tensor>& tensors, int from = 0);
+
+  /// Copies the tensor of rank `from` over that of rank 0; the other ranks' are neither read nor written.
+  void SendToFirst(const at::Tensor& tensor, int from);
 
   /// Replaces the tensor with the sum over all ranks.
   void Sum(const at::Tensor& tensor);

@@ -7,34 +7,51 @@
 
 #include "worker/trainer/model/transformer.h"
 #include "worker/trainer/spec.h"
+#include "worker/trainer/train/flat_kernels.h"
+#include "worker/trainer/train/shards.h"
 
 namespace normlab::trainer {
 
-/// AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) in one fused pass over memory. Decoupled decay, only of the
-/// parameters that decay.
-class AdamW {
+/// Adam (arXiv:1412.6980: decay is part of the gradient) or AdamW (arXiv:1711.05101: decay is of the weight), in one
+/// pass over memory; only parameters that decay do. Keeps the state of this rank's part of the parameters and updates
+/// that part alone. The same bits at any number of threads.
+class Adam {
  public:
-  AdamW(const std::vector<Parameter>& parameters, const TrainSpec& train);
-
-  /// Updates all parameters from their gradients. `step` is 1-based and sets the bias correction, `lr` is absolute.
-  void Step(int64_t step, double lr);
-
-  /// First and second moments, in the order of the parameters; float32, of their shapes.
-  const std::vector<at::Tensor>& exp_avgs() const { return exp_avgs_; }
-  const std::vector<at::Tensor>& exp_avg_sqs() const { return exp_avg_sqs_; }
-
- private:
-  struct Group {
-    double weight_decay;
-    std::vector<at::Tensor> parameters;
-    std::vector<at::Tensor> exp_avgs;
-    std::vector<at::Tensor> exp_avg_sqs;
+  /// State of one slice; float32 [end - begin].
+  struct State {
+    ParameterSlice slice;
+    at::Tensor exp_avg;
+    at::Tensor exp_avg_sq;
+    at::Tensor master;  // Weights before rounding; undefined unless param_dtype is fp32_master.
   };
 
+  /// With zero_stage 0 pass rank 0 of 1: all parameters are this rank's.
+  Adam(const std::vector<Parameter>& parameters, const TrainSpec& train, int rank, int world_size);
+
+  /// Call when the weights were set from outside: makes the masters, and rounds the weights where param_dtype says so.
+  void AdoptWeights();
+
+  /// Updates this rank's part from its gradients times `grad_scale`. `step` is 1-based and sets the bias correction,
+  /// `lr` is absolute.
+  void Step(int64_t step, double lr, double grad_scale = 1);
+
+  Rounding rounding() const { return rounding_; }
+  /// In the order of the parameters.
+  const std::vector<State>& states() const { return states_; }
+
+ private:
+  /// What one thread takes at a time: elements [begin, end) of a slice.
+  struct Chunk {
+    size_t state;
+    int64_t begin;
+    int64_t end;
+  };
+
+  const std::vector<Parameter>& parameters_;
   TrainSpec train_;
-  std::vector<at::Tensor> exp_avgs_;
-  std::vector<at::Tensor> exp_avg_sqs_;
-  std::vector<Group> groups_;
+  Rounding rounding_;
+  std::vector<State> states_;
+  std::vector<Chunk> chunks_;
 };
 
 }  // namespace normlab::trainer

@@ -6,7 +6,14 @@ namespace normlab::trainer {
 namespace {
 
 TrainSpec Spec(int64_t steps, int64_t warmup_steps) {
-  return {.steps = steps, .lr = 0.01, .lr_min_ratio = 0.1, .warmup_steps = warmup_steps};
+  return {.steps = steps, .lr = 0.01, .lr_min_ratio = 0.1, .warmup_steps = warmup_steps, .schedule = "cosine"};
+}
+
+TrainSpec Wsd(int64_t steps, int64_t warmup_steps, double decay_ratio) {
+  TrainSpec spec = Spec(steps, warmup_steps);
+  spec.schedule = "wsd";
+  spec.decay_ratio = decay_ratio;
+  return spec;
 }
 
 TEST(ScheduleTest, WarmsUpLinearlyFromZero) {
@@ -28,6 +35,16 @@ TEST(ScheduleTest, WithoutWarmupTheFirstUpdateHasThePeak) { EXPECT_DOUBLE_EQ(Lea
 TEST(ScheduleTest, AWarmupLongerThanTheRunNeverReachesThePeak) {
   EXPECT_DOUBLE_EQ(LearningRate(Spec(10, 20), 10), 0.01 * 9 / 20);
 }
+
+TEST(ScheduleTest, WsdWarmsUpStaysAndFallsLinearlyAtTheEnd) {
+  const TrainSpec spec = Wsd(100, 10, 0.2);
+  EXPECT_EQ(LearningRate(spec, 1), 0);
+  for (const int64_t step : {11, 50, 81}) EXPECT_DOUBLE_EQ(LearningRate(spec, step), 0.01) << step;
+  EXPECT_DOUBLE_EQ(LearningRate(spec, 91), 0.0055) << "half way";
+  EXPECT_DOUBLE_EQ(LearningRate(spec, 101), 0.001) << "the update after the last";
+}
+
+TEST(ScheduleTest, WsdWithoutDecayStaysAtThePeak) { EXPECT_DOUBLE_EQ(LearningRate(Wsd(100, 10, 0), 100), 0.01); }
 
 }  // namespace
 }  // namespace normlab::trainer

@@ -1,7 +1,5 @@
 #include "worker/trainer/train/trainer.h"
 
-#include <ATen/ops/_foreach_mul.h>
-#include <ATen/ops/_foreach_norm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/stack.h>
@@ -12,12 +10,13 @@
 #include <torch/version.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
+#include <stdexcept>
 #include <utility>
 
 #include "worker/trainer/train/fingerprint.h"
 #include "worker/trainer/train/schedule.h"
+#include "worker/trainer/train/tensor_norms.h"
 
 namespace normlab::trainer {
 namespace {
@@ -25,36 +24,6 @@ namespace {
 // Checksums that are not verified by then are verified when they are first read: a run over a dataset of hundreds of
 // gigabytes must not wait minutes, on every rank and at every attempt, for bytes that it will not read.
 constexpr double kDataCheckSeconds = 5;
-
-double SecondsSince(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-std::span<float> Values(const at::Tensor& tensor) {
-  return {tensor.data_ptr<float>(), static_cast<size_t>(tensor.numel())};
-}
-
-std::vector<NamedArray> ModelArrays(const std::vector<Parameter>& parameters) {
-  std::vector<NamedArray> arrays;
-  for (const Parameter& p : parameters) arrays.push_back({p.name, p.tensor.sizes().vec(), Values(p.tensor)});
-  return arrays;
-}
-
-std::vector<NamedArray> OptimizerArrays(const std::vector<Parameter>& parameters, const AdamW& optimizer) {
-  std::vector<NamedArray> arrays;
-  for (size_t i = 0; i < parameters.size(); ++i) {
-    const std::vector<int64_t> shape = parameters[i].tensor.sizes().vec();
-    arrays.push_back({"exp_avg." + parameters[i].name, shape, Values(optimizer.exp_avgs()[i])});
-    arrays.push_back({"exp_avg_sq." + parameters[i].name, shape, Values(optimizer.exp_avg_sqs()[i])});
-  }
-  return arrays;
-}
-
-double RootOfSquares(const std::vector<double>& values) {
-  double sum = 0;
-  for (const double value : values) sum += value * value;
-  return std::sqrt(sum);
-}
 
 }  // namespace
 
@@ -64,12 +33,15 @@ Trainer::Trainer(const TrainerSpec& spec, EventSink& events, const std::atomic<b
       stop_requested_(stop_requested),
       data_(spec, TimeLimit(kDataCheckSeconds)),
       fingerprint_(FingerprintOf(spec.run, data_.manifest())),
-      gang_(spec, fmt::format("{} attempt {}", DigestOf(fingerprint_), spec.attempt), events),
+      gang_(spec, fmt::format("{} attempt {} zero {}", DigestOf(fingerprint_), spec.attempt, spec.run.train.zero_stage),
+            events),
       model_(spec.run.model, spec.run.norm, data_.manifest().vocab_size, spec.run.seed),
-      optimizer_(model_.parameters(), spec.run.train),
+      optimizer_(model_.parameters(), spec.run.train, is_sharded() ? spec.rank : 0, is_sharded() ? spec.world_size : 1),
       grad_sync_(gang_, model_.parameters()),
+      state_copy_(gang_, model_.parameters(), optimizer_, is_sharded()),
       local_batch_(spec.run.train.batch_size / spec.world_size),
       micro_batch_(spec.run.train.micro_batch_size == 0 ? local_batch_ : spec.run.train.micro_batch_size) {
+  if (gang_.is_first()) OpenCheckpoints();
   Resume();
   int64_t num_parameters = 0;
   for (const Parameter& parameter : model_.parameters()) num_parameters += parameter.tensor.numel();
@@ -84,37 +56,48 @@ Trainer::Trainer(const TrainerSpec& spec, EventSink& events, const std::atomic<b
 
 Trainer::~Trainer() = default;
 
+void Trainer::OpenCheckpoints() {
+  checkpoints_ = std::make_unique<CheckpointFolder>(
+      CheckpointFolder::Options{.path = spec_.checkpoint_dir,
+                                .attempt = spec_.attempt,
+                                .resume_from_attempt = spec_.resume_from_attempt,
+                                .kept = spec_.run.report.checkpoints_kept,
+                                .keep_every_steps = spec_.run.report.checkpoints_keep_every_steps});
+}
+
 void Trainer::Resume() {
-  std::vector<at::Tensor> state;
-  for (const Parameter& parameter : model_.parameters()) state.push_back(parameter.tensor.detach());
-  state.insert(state.end(), optimizer_.exp_avgs().begin(), optimizer_.exp_avgs().end());
-  state.insert(state.end(), optimizer_.exp_avg_sqs().begin(), optimizer_.exp_avg_sqs().end());
-  if (gang_.is_first()) {
-    checkpoints_ =
-        std::make_unique<CheckpointFolder>(CheckpointFolder::Options{.path = spec_.checkpoint_dir,
-                                                                     .attempt = spec_.attempt,
-                                                                     .resume_from_attempt = spec_.resume_from_attempt,
-                                                                     .kept = spec_.run.report.checkpoints_kept});
-    if (const auto checkpoint = checkpoints_->FindNewest(events_)) {
-      RequireSameFingerprint(*checkpoint, fingerprint_);
-      const SafetensorsReader model(checkpoint->model_file), optimizer(checkpoint->optimizer_file);
-      const std::vector<Parameter>& parameters = model_.parameters();
-      for (size_t i = 0; i < parameters.size(); ++i) {
-        const std::vector<int64_t> shape = parameters[i].tensor.sizes().vec();
-        model.Read(parameters[i].name, shape, Values(parameters[i].tensor));
-        optimizer.Read("exp_avg." + parameters[i].name, shape, Values(optimizer_.exp_avgs()[i]));
-        optimizer.Read("exp_avg_sq." + parameters[i].name, shape, Values(optimizer_.exp_avg_sqs()[i]));
-      }
-      step_ = checkpoint->step;
-      saved_step_ = step_;
-      resumed_from_ = checkpoint->name;
-    }
+  std::optional<VerifiedCheckpoint> checkpoint;
+  if (checkpoints_) {
+    checkpoint = checkpoints_->FindNewest(events_);
+    writer_ = std::make_unique<CheckpointWriter>(*std::exchange(checkpoints_, nullptr));
   }
-  // Rank 0 alone reads the folder: the others need no shared file system, and none can load another checkpoint.
-  at::Tensor step = at::full({1}, step_, at::kLong);
-  gang_.Broadcast({step});
-  step_ = step.item<int64_t>();
-  if (step_ > 0) gang_.Broadcast(state);
+  at::Tensor numbers = at::zeros({4}, at::kLong);
+  if (checkpoint) {
+    RequireSameFingerprint(*checkpoint, fingerprint_);
+    resumed_from_ = checkpoint->name;
+    numbers =
+        at::tensor({checkpoint->step, checkpoint->tokens, checkpoint->clipped_updates, checkpoint->updates_above_bound},
+                   at::kLong);
+  }
+  gang_.Broadcast({numbers});
+  const int64_t* values = numbers.data_ptr<int64_t>();
+  step_ = values[0];
+  progress_ = {.tokens = values[1], .clipped_updates = values[2], .updates_above_bound = values[3]};
+  if (step_ == 0) return StartFromInitialWeights();
+  LoadState(checkpoint ? &*checkpoint : nullptr, gang_, model_.parameters(), optimizer_);
+  saved_step_ = step_;
+}
+
+void Trainer::StartFromInitialWeights() {
+  if (!spec_.init_dir.empty()) {
+    std::optional<InitialWeights> weights;
+    if (gang_.is_first()) {
+      weights.emplace(spec_.init_dir, events_);
+      events_.Emit(LogLine{.severity = Severity::kInfo, .text = fmt::format("weights from {}", weights->source())});
+    }
+    LoadWeights(weights ? &*weights : nullptr, gang_, model_.parameters());
+  }
+  optimizer_.AdoptWeights();
 }
 
 void Trainer::Run() {
@@ -122,70 +105,126 @@ void Trainer::Run() {
   const ReportSpec& report = spec_.run.report;
   while (step_ < train.steps) {
     const StepResult result = TrainStep(step_ + 1);
-    if (!result.is_finite) {
-      Report(result);
-      events_.Emit(LogLine{.severity = Severity::kWarning,
-                           .text = fmt::format("update {} has loss {} and gradient norm {}: the run diverged",
-                                               step_ + 1, result.loss, result.grad_norm)});
-      events_.Emit(Finished{.step = step_ + 1, .diverged = true});
-      return;
-    }
+    if (const std::string why = Divergence(result); !why.empty()) return EndDiverged(result, why);
     ++step_;
-    if (IsDue(step_, report.step_every_steps)) Report(result);
-    if (IsDue(step_, report.layers_every_steps)) ReportLayers(result);
+    if (gang_.is_first()) {
+      if (IsDue(step_, report.step_every_steps)) events_.Emit(reports_.Step(step_, result, progress_));
+      if (result.layer_rows.defined()) events_.Emit(MakeLayerReport(step_, result, model_.parameters()));
+      if (const auto outcome = writer_->Poll()) ReportCheckpoint(*outcome);
+    }
     if (IsDue(step_, report.eval_every_steps)) Evaluate();
-    if (IsDue(step_, report.checkpoint_every_steps)) SaveCheckpoint();
+    if (IsDue(step_, report.checkpoint_every_steps)) StartCheckpoint();
     if (result.is_stop_agreed && step_ < train.steps) {
-      SaveCheckpoint();
-      gang_.Barrier();
+      StartCheckpoint();
+      FinishCheckpoints();
       events_.Emit(Stopped{.step = step_});
       return;
     }
   }
   Evaluate();
-  SaveCheckpoint();
-  // Rank 0 holds the rendezvous, and no rank may say that it is done before the checkpoint is there.
-  gang_.Barrier();
+  StartCheckpoint();
+  FinishCheckpoints();
   events_.Emit(Finished{.step = step_, .diverged = false});
 }
 
-Trainer::StepResult Trainer::TrainStep(int64_t step) {
-  const auto start = std::chrono::steady_clock::now();
-  const int64_t num_micros = local_batch_ / micro_batch_;
+StepResult Trainer::TrainStep(int64_t step) {
+  const double cpu_start = ProcessCpuSeconds();
+  StepResult result{.lr = LearningRate(spec_.run.train, step)};
+  Stopwatch watch;
+  const std::vector<Batch> batches = TrainBatches(step);
+  result.phases.data = watch.Lap();
+  ForwardBackward(batches, step, &result);
+  Update(step, &result);
+  result.cpu_seconds = ProcessCpuSeconds() - cpu_start;
+  reports_.Add(result);
+  return result;
+}
+
+void Trainer::ForwardBackward(const std::vector<Batch>& batches, int64_t step, StepResult* result) {
+  Stopwatch watch;
   const bool are_layers_due = gang_.is_first() && IsDue(step, spec_.run.report.layers_every_steps);
+  // Known only to all ranks together, and needed by the first backward: the sum runs beside the first forward.
+  int64_t own_targets = 0;
+  for (const Batch& batch : batches) own_targets += batch.num_targets;
+  const at::Tensor num_targets = at::full({}, static_cast<double>(own_targets), at::kDouble);
+  std::unique_ptr<Gang::Pending> sum = gang_.StartSum(num_targets);
+  const bool is_token_mean = spec_.run.train.loss_mean == "token";
+  const double micro_batch_weight = 1.0 / static_cast<double>(batches.size() * gang_.world_size());
+
   LayerForwardStats stats;
-  at::Tensor loss_sum = at::zeros({}, at::kDouble);  // Read once per update, with what the ranks agree on.
+  double loss_sum = 0;
   grad_sync_.ZeroGradients();
-  for (int64_t micro = 0; micro < num_micros; ++micro) {
-    const bool is_last = micro + 1 == num_micros;
-    const Batch batch = TrainBatch(step, micro);
+  for (size_t micro = 0; micro < batches.size(); ++micro) {
+    const Batch& batch = batches[micro];
+    const bool is_last = micro + 1 == batches.size();
     const at::Tensor loss = model_.Loss(batch.inputs, batch.targets, is_last && are_layers_due ? &stats : nullptr);
+    result->phases.forward += watch.Lap();
+    if (sum) std::exchange(sum, nullptr)->Wait();
+    result->tokens = static_cast<int64_t>(num_targets.item<double>());
+    result->phases.communication += watch.Lap();
     if (is_last) grad_sync_.ExpectLastBackward();
-    // Scaled here, so that the sum over micro batches and ranks is the mean over the whole batch.
-    loss.backward(at::full({}, 1.0 / static_cast<double>(num_micros * gang_.world_size()), at::kFloat));
-    loss_sum += loss.detach();
+    // Weighted here, so that the sum over micro batches and ranks is the mean over the whole batch.
+    const double weight = is_token_mean ? static_cast<double>(batch.num_targets) /
+                                              static_cast<double>(std::max<int64_t>(1, result->tokens))
+                                        : micro_batch_weight;
+    loss.backward(at::full({}, weight, at::kFloat));
+    loss_sum += weight * loss.item<double>();
+    result->phases.backward += watch.Lap();
   }
   grad_sync_.Finish();
-
   // One small sum carries all that the ranks must agree on before the weights change.
-  const at::Tensor stop_votes = at::full({}, stop_requested_.load() ? 1.0 : 0.0, at::kDouble);
-  const at::Tensor shared = at::stack({loss_sum, stop_votes});
+  const at::Tensor shared = at::tensor({loss_sum, stop_requested_.load() ? 1.0 : 0.0}, at::kDouble);
   gang_.Sum(shared);
-  StepResult result{.loss = shared[0].item<double>() / static_cast<double>(num_micros * gang_.world_size()),
-                    .lr = LearningRate(spec_.run.train, step),
-                    .grad_norms = GradientNorms(),
-                    .layer_rows = stats.rows};
-  result.is_stop_agreed = shared[1].item<double>() > 0;
-  result.grad_norm = RootOfSquares(result.grad_norms);
-  result.is_finite = std::isfinite(result.loss) && std::isfinite(result.grad_norm);
-  if (result.is_finite) {
-    result.is_clipped = Clip(result.grad_norm);
-    optimizer_.Step(step, result.lr);
+  result->loss = shared[0].item<double>();
+  result->is_stop_agreed = shared[1].item<double>() > 0;
+  result->layer_rows = stats.rows;
+  result->phases.communication += watch.Lap();
+}
+
+void Trainer::Update(int64_t step, StepResult* result) {
+  const c10::AutoGradMode no_grad(false);
+  Stopwatch watch;
+  const std::vector<at::Tensor> gradients = Gradients();
+  if (optimizer_.rounding() == Rounding::kAll) {
+    ForEachPiece(gradients, [](size_t, size_t, float* values, int64_t count) { RoundToBfloat16(values, count); });
   }
-  result.seconds = SecondsSince(start);
-  ++unreported_steps_;
-  unreported_seconds_ += result.seconds;
-  return result;
+  result->grad_norms = NormsOf(gradients);
+  result->grad_norm = RootOfSquares(result->grad_norms);
+  progress_.tokens += result->tokens;
+  const double bound = spec_.run.train.divergence_loss;
+  progress_.updates_above_bound = bound > 0 && result->loss > bound ? progress_.updates_above_bound + 1 : 0;
+  if (!Divergence(*result).empty()) {
+    result->phases.optimizer = watch.Lap();
+    return;
+  }
+  const double limit = spec_.run.train.grad_norm_max;
+  result->is_clipped = limit > 0 && result->grad_norm > limit;
+  progress_.clipped_updates += result->is_clipped ? 1 : 0;
+  optimizer_.Step(step, result->lr, result->is_clipped ? limit / result->grad_norm : 1);
+  result->phases.optimizer = watch.Lap();
+  if (is_sharded()) ShareWeights(gang_, model_.parameters());
+  result->phases.communication += watch.Lap();
+}
+
+std::string Trainer::Divergence(const StepResult& result) {
+  const TrainSpec& train = spec_.run.train;
+  if (!std::isfinite(result.loss) || !std::isfinite(result.grad_norm)) {
+    return fmt::format("it has loss {} and gradient norm {}", result.loss, result.grad_norm);
+  }
+  if (progress_.updates_above_bound < train.divergence_steps) return "";
+  return fmt::format("its loss {} is the last of {} in a row above train.divergence_loss {}", result.loss,
+                     progress_.updates_above_bound, train.divergence_loss);
+}
+
+void Trainer::EndDiverged(const StepResult& result, const std::string& why) {
+  const int64_t step = step_ + 1;
+  if (writer_) {
+    if (const auto outcome = writer_->Wait()) ReportCheckpoint(*outcome);
+    events_.Emit(reports_.Step(step, result, progress_));
+    events_.Emit(LogLine{.severity = Severity::kWarning, .text = fmt::format("update {} diverged: {}", step, why)});
+  }
+  gang_.Barrier();
+  events_.Emit(Finished{.step = step, .diverged = true});
 }
 
 Trainer::Batch Trainer::EmptyBatch(int64_t count) const {
@@ -193,12 +232,16 @@ Trainer::Batch Trainer::EmptyBatch(int64_t count) const {
   return {.inputs = at::empty({count, seq_len}, at::kLong), .targets = at::empty({count, seq_len}, at::kLong)};
 }
 
-Trainer::Batch Trainer::TrainBatch(int64_t step, int64_t micro) {
+std::vector<Trainer::Batch> Trainer::TrainBatches(int64_t step) {
   const int64_t first = RankPart(spec_.run.train.batch_size, gang_.rank(), gang_.world_size()).begin;
-  Batch batch = EmptyBatch(micro_batch_);
-  batch.num_targets = data_.ReadTrain(step, first + micro * micro_batch_, micro_batch_,
-                                      batch.inputs.data_ptr<int64_t>(), batch.targets.data_ptr<int64_t>());
-  return batch;
+  std::vector<Batch> batches;
+  for (int64_t begin = 0; begin < local_batch_; begin += micro_batch_) {
+    Batch batch = EmptyBatch(micro_batch_);
+    batch.num_targets = data_.ReadTrain(step, first + begin, micro_batch_, batch.inputs.data_ptr<int64_t>(),
+                                        batch.targets.data_ptr<int64_t>());
+    batches.push_back(std::move(batch));
+  }
+  return batches;
 }
 
 Trainer::Batch Trainer::ValidationBatch(int64_t first, int64_t count) {
@@ -208,62 +251,14 @@ Trainer::Batch Trainer::ValidationBatch(int64_t first, int64_t count) {
   return batch;
 }
 
-std::vector<double> Trainer::GradientNorms() const {
-  const c10::AutoGradMode no_grad(false);
+std::vector<at::Tensor> Trainer::Gradients() const {
   std::vector<at::Tensor> gradients;
-  for (const Parameter& parameter : model_.parameters()) gradients.push_back(parameter.tensor.grad());
-  const at::Tensor norms = at::stack(at::_foreach_norm(gradients)).to(at::kDouble);  // [parameters]
-  const double* values = norms.data_ptr<double>();
-  return {values, values + norms.numel()};
-}
-
-bool Trainer::Clip(double grad_norm) {
-  const double limit = spec_.run.train.grad_norm_max;
-  if (limit == 0 || grad_norm <= limit) return false;
-  const c10::AutoGradMode no_grad(false);
-  std::vector<at::Tensor> gradients;
-  for (const Parameter& parameter : model_.parameters()) gradients.push_back(parameter.tensor.grad());
-  at::_foreach_mul_(gradients, limit / grad_norm);
-  return true;
-}
-
-void Trainer::Report(const StepResult& result) {
-  if (!gang_.is_first()) return;
-  const int64_t batch_tokens = spec_.run.train.batch_size * spec_.run.data.seq_len;
-  const int64_t step = result.is_finite ? step_ : step_ + 1;
-  events_.Emit(
-      StepReport{.step = step,
-                 .loss = result.loss,
-                 .lr = result.lr,
-                 .grad_norm = result.grad_norm,
-                 .tokens = step * batch_tokens,
-                 // Time of updates only: evaluations and checkpoints between two reports would make it jump.
-                 .tokens_per_second = static_cast<double>(unreported_steps_ * batch_tokens) / unreported_seconds_,
-                 .step_seconds = result.seconds,
-                 .clipped = result.is_clipped});
-  unreported_steps_ = 0;
-  unreported_seconds_ = 0;
-}
-
-void Trainer::ReportLayers(const StepResult& result) {
-  if (!gang_.is_first()) return;
-  const int num_layers = spec_.run.model.num_layers;
-  std::vector<std::vector<double>> norms_of_layer(static_cast<size_t>(num_layers) + 1);
-  for (size_t i = 0; i < result.grad_norms.size(); ++i) {
-    norms_of_layer[model_.parameters()[i].layer].push_back(result.grad_norms[i]);
+  for (const Parameter& parameter : model_.parameters()) {
+    // A product's gradient by a part of a shared matrix is a view of rows, which is contiguous.
+    parameter.tensor.mutable_grad() = parameter.tensor.grad().contiguous();
+    gradients.push_back(parameter.tensor.grad());
   }
-  const at::Tensor rows = result.layer_rows.to(at::kDouble).contiguous();
-  LayerReport report{.step = step_};
-  for (int layer = 1; layer <= num_layers; ++layer) {
-    const double* row = rows.data_ptr<double>() + (layer - 1) * 4;
-    report.layers.push_back({.layer = layer,
-                             .output_variance = row[0],
-                             .output_mean_square = row[1],
-                             .attention_mean_square = row[2],
-                             .ffn_mean_square = row[3],
-                             .grad_norm = RootOfSquares(norms_of_layer[layer])});
-  }
-  events_.Emit(report);
+  return gradients;
 }
 
 void Trainer::Evaluate() {
@@ -273,8 +268,8 @@ void Trainer::Evaluate() {
   const int64_t count = std::min(spec_.run.report.eval_sequences, data_.num_validation_rows());
   const IndexRange part = RankPart(count, gang_.rank(), gang_.world_size());
   double loss_sum = 0;
-  int64_t tokens = 0;
-  for (int64_t begin = part.begin; begin < part.end; begin += micro_batch_) {
+  int64_t tokens = 0, batches = 0;
+  for (int64_t begin = part.begin; begin < part.end; begin += micro_batch_, ++batches) {
     const Batch batch = ValidationBatch(begin, std::min(micro_batch_, part.end - begin));
     loss_sum += model_.Loss(batch.inputs, batch.targets).item<double>() * static_cast<double>(batch.num_targets);
     tokens += batch.num_targets;
@@ -283,22 +278,58 @@ void Trainer::Evaluate() {
   gang_.Sum(sums);
   if (!gang_.is_first()) return;
   const double loss = sums[0].item<double>() / sums[1].item<double>();
+  const auto n = static_cast<double>(batches);  // Rank 0 never has fewer than another.
   events_.Emit(EvalReport{.step = step_,
                           .loss = loss,
                           .perplexity = std::exp(loss),
-                          .tokens = static_cast<int64_t>(sums[1].item<double>())});
+                          .tokens = static_cast<int64_t>(sums[1].item<double>()),
+                          .batches = batches,
+                          .perplexity_official = std::exp(loss * n / (n + 1))});
 }
 
-void Trainer::SaveCheckpoint() {
-  if (!gang_.is_first() || saved_step_ == step_) return;
-  const int64_t batch_tokens = spec_.run.train.batch_size * spec_.run.data.seq_len;
-  events_.Emit(checkpoints_->Write({.step = step_,
-                                    .tokens = step_ * batch_tokens,
-                                    .fingerprint = fingerprint_,
-                                    .run_json = spec_.run_json,
-                                    .model = ModelArrays(model_.parameters()),
-                                    .optimizer = OptimizerArrays(model_.parameters(), optimizer_)}));
+void Trainer::StartCheckpoint() {
+  if (saved_step_ == step_) return;
   saved_step_ = step_;
+  Stopwatch watch;
+  if (writer_) {
+    if (const auto outcome = writer_->Wait()) ReportCheckpoint(*outcome);
+  }
+  state_copy_.Take();
+  if (writer_) {
+    writer_->Start({.step = step_,
+                    .tokens = progress_.tokens,
+                    .clipped_updates = progress_.clipped_updates,
+                    .updates_above_bound = progress_.updates_above_bound,
+                    .fingerprint = fingerprint_,
+                    .run_json = spec_.run_json,
+                    .model = state_copy_.ModelArrays(),
+                    .optimizer = state_copy_.OptimizerArrays()});
+  }
+  stall_seconds_ = watch.Lap();
+  reports_.AddStall(stall_seconds_);
+}
+
+void Trainer::ReportCheckpoint(const CheckpointWriter::Outcome& outcome) {
+  if (outcome.saved) {
+    CheckpointSaved saved = *outcome.saved;
+    saved.stall_seconds = stall_seconds_;
+    events_.Emit(saved);
+  } else {
+    events_.Emit(LogLine{.severity = Severity::kWarning,
+                         .text = fmt::format("{}; training goes on, the next one is tried after at most {} updates",
+                                             outcome.error, spec_.run.report.checkpoint_every_steps)});
+  }
+}
+
+void Trainer::FinishCheckpoints() {
+  if (writer_) {
+    if (const auto outcome = writer_->Wait()) {
+      if (!outcome->saved && outcome->step == step_) throw std::runtime_error(outcome->error);
+      ReportCheckpoint(*outcome);
+    }
+  }
+  // Rank 0 holds the rendezvous, and no rank may say that it is done before the checkpoint is there.
+  gang_.Barrier();
 }
 
 bool Trainer::IsDue(int64_t step, int64_t every_steps) const {

@@ -14,9 +14,12 @@
 #include "worker/trainer/model/transformer.h"
 #include "worker/trainer/spec.h"
 #include "worker/trainer/train/checkpoint.h"
+#include "worker/trainer/train/checkpoint_writer.h"
 #include "worker/trainer/train/gang.h"
 #include "worker/trainer/train/grad_sync.h"
 #include "worker/trainer/train/optimizer.h"
+#include "worker/trainer/train/run_state.h"
+#include "worker/trainer/train/trainer_reports.h"
 
 namespace normlab::trainer {
 
@@ -24,6 +27,10 @@ namespace normlab::trainer {
 ///
 /// A crash loses the updates since the last checkpoint and nothing else: a later attempt that resumes has the same
 /// losses and weights, bit for bit on the same machine, threads and world size, as if there had been no crash.
+///
+/// Checkpoints are copied between two updates and written beside the next ones. If one is due while the one before is
+/// still being written, training waits for it: which checkpoints there are follows from the spec and not from the disk.
+/// A write that fails is a warning, and the next checkpoint is tried; only that of a run's end or stop is an error.
 class Trainer {
  public:
   /// Opens the data, meets the gang, builds the model and loads the newest checkpoint. Throws PermanentError for what
@@ -32,45 +39,42 @@ class Trainer {
   ~Trainer();
 
   /// Trains to the end, to a stop, or to divergence, and reports it; the weights then are those of the last update
-  /// whose loss was finite.
+  /// before the one that diverged.
   void Run();
 
   /// Last update done, by this or the attempt resumed from.
   int64_t step() const { return step_; }
 
  private:
-  struct StepResult {
-    double loss;
-    double lr;
-    std::vector<double> grad_norms;  // One per parameter, before clipping.
-    double grad_norm;
-    double seconds;
-    at::Tensor layer_rows;  // As LayerForwardStats; undefined unless layers are due.
-    bool is_finite;
-    bool is_clipped;
-    bool is_stop_agreed;  // All ranks stop after this update, because at least one was asked to.
-  };
   struct Batch {
     at::Tensor inputs;        // int64 [sequences, seq_len]
     at::Tensor targets;       // int64 [sequences, seq_len]
     int64_t num_targets = 0;  // Those that are not kIgnoredTarget.
   };
 
+  void OpenCheckpoints();
   void Resume();
+  void StartFromInitialWeights();
 
   StepResult TrainStep(int64_t step);
-  Batch TrainBatch(int64_t step, int64_t micro);
+  void ForwardBackward(const std::vector<Batch>& batches, int64_t step, StepResult* result);
+  void Update(int64_t step, StepResult* result);
+  std::vector<Batch> TrainBatches(int64_t step);
   Batch ValidationBatch(int64_t first, int64_t count);
   Batch EmptyBatch(int64_t count) const;
-  std::vector<double> GradientNorms() const;
-  bool Clip(double grad_norm);
+  std::vector<at::Tensor> Gradients() const;
+  /// Why the run is over with this update, or nothing. All ranks see the same values and agree.
+  std::string Divergence(const StepResult& result);
 
-  void Report(const StepResult& result);
-  void ReportLayers(const StepResult& result);
   void Evaluate();
-  void SaveCheckpoint();
+  void StartCheckpoint();
+  void ReportCheckpoint(const CheckpointWriter::Outcome& outcome);
+  /// Waits for what is being written. Throws if it is the checkpoint of this update and was not saved.
+  void FinishCheckpoints();
+  void EndDiverged(const StepResult& result, const std::string& why);
 
   bool IsDue(int64_t step, int64_t every_steps) const;
+  bool is_sharded() const { return spec_.run.train.zero_stage == 1 && gang_.world_size() > 1; }
 
   TrainerSpec spec_;
   EventSink& events_;
@@ -79,17 +83,20 @@ class Trainer {
   Fingerprint fingerprint_;
   Gang gang_;
   Transformer model_;
-  AdamW optimizer_;
+  Adam optimizer_;
   GradSync grad_sync_;
-  std::unique_ptr<CheckpointFolder> checkpoints_;  // Rank 0 only.
+  StateCopy state_copy_;
+  Reports reports_;
+  std::unique_ptr<CheckpointFolder> checkpoints_;  // Rank 0 only; moves into the writer.
+  std::unique_ptr<CheckpointWriter> writer_;       // Rank 0 only.
   int64_t local_batch_;                            // Sequences of this rank per update.
   int64_t micro_batch_;                            // Sequences of one forward.
   int64_t step_ = 0;
+  Progress progress_;
   std::string resumed_from_;
   std::optional<int64_t> evaluated_step_;
-  std::optional<int64_t> saved_step_;
-  int64_t unreported_steps_ = 0;
-  double unreported_seconds_ = 0;
+  std::optional<int64_t> saved_step_;  // For which a checkpoint was started.
+  double stall_seconds_ = 0;           // Of the checkpoint that is being written.
 };
 
 }  // namespace normlab::trainer

@@ -13,6 +13,8 @@
 
 #include "worker/trainer/testing/tiny_dataset.h"
 #include "worker/trainer/train/file_digest.h"
+#include "worker/trainer/train/flat_kernels.h"
+#include "worker/trainer/train/safetensors.h"
 
 namespace normlab::trainer {
 namespace {
@@ -199,6 +201,7 @@ TEST_F(TrainerTest, ClippingLimitsTheUpdateAndSaysSo) {
   spec.run.train.grad_norm_max = 1e-3;
   for (const StepReport& report : Run(spec).All<StepReport>()) {
     EXPECT_TRUE(report.clipped);
+    EXPECT_EQ(report.clip_fraction, 1);
     EXPECT_GT(report.grad_norm, 1e-3) << "the norm before clipping";
   }
 }
@@ -215,6 +218,138 @@ TEST_F(TrainerTest, ALossThatIsNotFiniteEndsTheRunAsDivergedAndSavesNoBadWeights
   EXPECT_EQ(last.step, finished->step);
   EXPECT_FALSE(std::isfinite(last.loss) && std::isfinite(last.grad_norm));
   EXPECT_LT(run.All<CheckpointSaved>().back().step, finished->step);
+}
+
+TEST_F(TrainerTest, ALossAboveTheBoundForSoManyUpdatesIsDivergenceAndSurvivesAResume) {
+  TrainerSpec spec = Spec();
+  spec.run.train.divergence_loss = 0.5;  // Its loss begins at ln 32 = 3.5.
+  spec.run.train.divergence_steps = 7;
+  const Recorder first = RunAndStopAt(spec, 3);
+  EXPECT_TRUE(std::holds_alternative<Stopped>(first.events.back()));
+  spec.attempt = 2;
+  const Recorder second = Run(spec);
+  const auto* finished = std::get_if<Finished>(&second.events.back());
+  ASSERT_TRUE(finished);
+  EXPECT_TRUE(finished->diverged);
+  EXPECT_EQ(finished->step, 7);
+  EXPECT_THAT(second.All<LogLine>().back().text,
+              AllOf(HasSubstr("update 7 diverged: its loss "),
+                    HasSubstr("the last of 7 in a row above train.divergence_loss 0.5")));
+}
+
+TEST_F(TrainerTest, RoundedWeightsResumeBitForBit) {
+  for (const std::string param_dtype : {"bf16_pure", "fp32_master"}) {
+    TrainerSpec spec = Spec("whole-" + param_dtype);
+    spec.run.train.param_dtype = param_dtype;
+    const Recorder whole = Run(spec);
+    spec.checkpoint_dir = (folder_ / ("parts-" + param_dtype)).string();
+    RunAndStopAt(spec, 5);
+    spec.attempt = 2;
+    const Recorder rest = Run(spec);
+    EXPECT_EQ(rest.Losses().at(12), whole.Losses().at(12)) << param_dtype;
+    EXPECT_EQ(ModelSha256("parts-" + param_dtype + "/step-00000012.attempt-002"),
+              ModelSha256("whole-" + param_dtype + "/step-00000012.attempt-001"));
+    std::vector<float> gains(16);
+    SafetensorsReader(folder_ / ("parts-" + param_dtype) / "step-00000012.attempt-002/model.safetensors")
+        .Read("model.norm.weight", {16}, gains);
+    std::vector<float> rounded = gains;
+    RoundToBfloat16(rounded.data(), 16);
+    EXPECT_EQ(gains, rounded);
+  }
+}
+
+TEST_F(TrainerTest, ACheckpointThatCannotBeWrittenIsAWarningAndTheRunGoesOn) {
+  TrainerSpec spec = Spec();
+  const fs::path folder = spec.checkpoint_dir, aside = folder.string() + ".aside";
+  Recorder recorder;
+  recorder.on_event = [&](const TrainerEvent& event) {
+    const auto* report = std::get_if<StepReport>(&event);
+    if (report && report->step == 7) {
+      fs::rename(folder, aside);
+      std::ofstream(folder) << "in the way";
+    }
+    const auto* log = std::get_if<LogLine>(&event);
+    if (log && log->severity == Severity::kWarning) {
+      fs::remove(folder);
+      fs::rename(aside, folder);
+    }
+  };
+  const std::atomic<bool> never = false;
+  Trainer(spec, recorder, never).Run();
+  const auto logs = recorder.All<LogLine>();
+  ASSERT_EQ(logs.size(), 1u);
+  EXPECT_THAT(logs[0].text, AllOf(HasSubstr("checkpoint step-00000008.attempt-001 ("), HasSubstr("was not saved"),
+                                  HasSubstr("training goes on, the next one is tried after at most 4 updates")));
+  EXPECT_EQ(recorder.All<CheckpointSaved>().back().step, 12);
+  EXPECT_TRUE(std::holds_alternative<Finished>(recorder.events.back()));
+}
+
+TEST_F(TrainerTest, TheLastCheckpointMustBeWritten) {
+  TrainerSpec spec = Spec();
+  Recorder recorder;
+  recorder.on_event = [&](const TrainerEvent& event) {
+    const auto* report = std::get_if<StepReport>(&event);
+    if (!report || report->step != 12) return;
+    fs::rename(spec.checkpoint_dir, spec.checkpoint_dir + ".aside");
+    std::ofstream(spec.checkpoint_dir) << "in the way";
+  };
+  const std::atomic<bool> never = false;
+  Trainer trainer(spec, recorder, never);
+  EXPECT_THAT([&] { trainer.Run(); },
+              ::testing::ThrowsMessage<std::runtime_error>(HasSubstr("checkpoint step-00000012.attempt-001 (")));
+}
+
+TEST_F(TrainerTest, StartsFromTheWeightsOfAnotherRun) {
+  const Recorder source = Run(Spec("source"));
+  TrainerSpec spec = Spec("tuned");
+  spec.run.train.init_from = "source";
+  spec.init_dir = (folder_ / "source").string();
+  spec.run.train.steps = 1;  // The first update of a warmup has rate 0.
+  const Recorder tuned = Run(spec);
+  EXPECT_EQ(tuned.All<EvalReport>().back().loss, source.All<EvalReport>().back().loss);
+  EXPECT_EQ(tuned.All<LogLine>().at(0).text, "weights from checkpoint step-00000012.attempt-001 of source");
+  spec.run.model.num_layers = 1;
+  spec.checkpoint_dir = (folder_ / "other").string();
+  EXPECT_THAT(ErrorOf(spec), HasSubstr("arrays that the spec's model has no place for"));
+}
+
+TEST_F(TrainerTest, TheLossMeanIsOverTargetsOrOverMicroBatches) {
+  WriteTinyPromptDataset(folder_ / "data");
+  std::map<std::string, double> losses;
+  for (const std::string mean : {"token", "micro_batch"}) {
+    for (const int64_t micro : {1, 4}) {
+      TrainerSpec spec = Spec(fmt::format("{}-{}", mean, micro));
+      spec.run.train.loss_mean = mean;
+      spec.run.train.micro_batch_size = micro;
+      spec.run.train.steps = 3;
+      losses[fmt::format("{}-{}", mean, micro)] = Run(spec).Losses().at(3);
+    }
+  }
+  EXPECT_NEAR(losses["token-1"], losses["token-4"], 1e-6);
+  EXPECT_EQ(losses["micro_batch-4"], losses["token-4"]) << "with one micro batch there is nothing to weight";
+  EXPECT_GT(std::abs(losses["micro_batch-1"] - losses["micro_batch-4"]), 1e-4);
+}
+
+TEST_F(TrainerTest, ReportsWhereTheTimeGoesAndWhatTheWeightsAre) {
+  TrainerSpec spec = Spec();
+  spec.run.train.grad_norm_max = 1e9;
+  const Recorder run = Run(spec);
+  for (const StepReport& report : run.All<StepReport>()) {
+    EXPECT_NEAR(report.data_seconds + report.forward_seconds + report.backward_seconds + report.communication_seconds +
+                    report.optimizer_seconds,
+                report.step_seconds, 1e-9);
+    EXPECT_GT(report.memory_bytes, 1 << 20);
+    EXPECT_EQ(report.clip_fraction, 0);
+  }
+  const LayerStats first = run.All<LayerReport>()[0].layers[0];
+  EXPECT_GT(first.weight_norm, 0);
+  EXPECT_NEAR(*first.norm_gain_mean, 1, 0.1);
+  EXPECT_LE(*first.norm_gain_min, *first.norm_gain_mean);
+  EXPECT_GE(*first.norm_gain_max, *first.norm_gain_mean);
+  const EvalReport eval = run.All<EvalReport>().back();
+  EXPECT_EQ(eval.batches, 3) << "10 sequences in micro batches of 4";
+  EXPECT_DOUBLE_EQ(eval.perplexity_official, std::exp(eval.loss * 3 / 4));
+  EXPECT_GT(run.All<CheckpointSaved>()[0].stall_seconds, 0);
 }
 
 TEST_F(TrainerTest, AnotherSpecDoesNotResume) {

@@ -1,0 +1,115 @@
+#include "worker/trainer/train/trainer_reports.h"
+
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <memory>
+#include <utility>
+
+#include "worker/trainer/train/tensor_norms.h"
+
+namespace normlab::trainer {
+namespace {
+
+double Seconds(const timeval& time) {
+  return static_cast<double>(time.tv_sec) + 1e-6 * static_cast<double>(time.tv_usec);
+}
+
+/// 0 where the system does not say.
+int64_t ResidentBytes() {
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen("/proc/self/statm", "re"), std::fclose);
+  long long all = 0, resident = 0;
+  if (!file || std::fscanf(file.get(), "%lld %lld", &all, &resident) != 2) return 0;
+  return resident * sysconf(_SC_PAGESIZE);
+}
+
+bool IsNormGain(const Parameter& parameter) {
+  return parameter.tensor.dim() == 1 && parameter.name.find("norm") != std::string::npos &&
+         parameter.name.ends_with(".weight");
+}
+
+/// What the layer's own weights say.
+void AddWeightStats(const std::vector<const Parameter*>& parameters, LayerStats* stats) {
+  std::vector<at::Tensor> matrices;
+  double sum = 0;
+  int64_t count = 0;
+  for (const Parameter* parameter : parameters) {
+    if (parameter->tensor.dim() >= 2) matrices.push_back(parameter->tensor);
+    if (!IsNormGain(*parameter)) continue;
+    const float* gains = parameter->tensor.data_ptr<float>();
+    for (int64_t i = 0; i < parameter->tensor.numel(); ++i) {
+      const double gain = gains[i];
+      stats->norm_gain_min = count == 0 ? gain : std::min(*stats->norm_gain_min, gain);
+      stats->norm_gain_max = count == 0 ? gain : std::max(*stats->norm_gain_max, gain);
+      sum += gain;
+      ++count;
+    }
+  }
+  if (count > 0) stats->norm_gain_mean = sum / static_cast<double>(count);
+  stats->weight_norm = RootOfSquares(NormsOf(matrices));
+}
+
+}  // namespace
+
+double ProcessCpuSeconds() {
+  rusage usage = {};
+  getrusage(RUSAGE_SELF, &usage);
+  return Seconds(usage.ru_utime) + Seconds(usage.ru_stime);
+}
+
+void Reports::Add(const StepResult& result) {
+  tokens_ += result.tokens;
+  seconds_ += result.phases.Total();
+}
+
+StepReport Reports::Step(int64_t step, const StepResult& result, const Progress& progress) {
+  const StepReport report{
+      .step = step,
+      .loss = result.loss,
+      .lr = result.lr,
+      .grad_norm = result.grad_norm,
+      .tokens = progress.tokens,
+      // Time of updates only: evaluations and checkpoints between two reports would make it jump.
+      .tokens_per_second = static_cast<double>(std::exchange(tokens_, 0)) / std::exchange(seconds_, 0),
+      .step_seconds = result.phases.Total(),
+      .clipped = result.is_clipped,
+      .clip_fraction = static_cast<double>(progress.clipped_updates) / static_cast<double>(step),
+      .data_seconds = result.phases.data,
+      .forward_seconds = result.phases.forward,
+      .backward_seconds = result.phases.backward,
+      .communication_seconds = result.phases.communication,
+      .optimizer_seconds = result.phases.optimizer,
+      .checkpoint_seconds = std::exchange(stall_seconds_, 0),
+      .cpu_seconds = result.cpu_seconds,
+      .memory_bytes = ResidentBytes()};
+  return report;
+}
+
+LayerReport MakeLayerReport(int64_t step, const StepResult& result, const std::vector<Parameter>& parameters) {
+  const at::Tensor rows = result.layer_rows.to(at::kDouble).contiguous();
+  const auto num_layers = static_cast<size_t>(rows.size(0));
+  std::vector<std::vector<double>> norms(num_layers + 1);
+  std::vector<std::vector<const Parameter*>> of_layer(num_layers + 1);
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    const auto layer = static_cast<size_t>(parameters[i].layer);
+    norms[layer].push_back(result.grad_norms[i]);
+    of_layer[layer].push_back(&parameters[i]);
+  }
+  LayerReport report{.step = step, .layers = {}};
+  for (size_t layer = 1; layer <= num_layers; ++layer) {
+    const double* row = rows.data_ptr<double>() + (layer - 1) * static_cast<size_t>(rows.size(1));
+    LayerStats stats{.layer = static_cast<int>(layer),
+                     .output_variance = row[0],
+                     .output_mean_square = row[1],
+                     .attention_mean_square = row[2],
+                     .ffn_mean_square = row[3],
+                     .grad_norm = RootOfSquares(norms[layer])};
+    AddWeightStats(of_layer[layer], &stats);
+    report.layers.push_back(stats);
+  }
+  return report;
+}
+
+}  // namespace normlab::trainer

@@ -18,7 +18,7 @@ if(NORMLAB_SANITIZE MATCHES thread)
   # Under this macro protobuf's map_field.h has another layout than in Debian's library.
   target_compile_options(normlab_sanitizers INTERFACE -U__SANITIZE_THREAD__)
   find_package(absl CONFIG REQUIRED)
-  add_library(normlab_tsan_handovers OBJECT ${CMAKE_SOURCE_DIR}/cmake/tsan_handovers.cc)
+  add_library(normlab_tsan_handovers OBJECT ${CMAKE_SOURCE_DIR}/tests/sanitizers/tsan_handovers.cc)
   target_link_libraries(normlab_tsan_handovers PRIVATE normlab_sanitizers absl::status absl::synchronization)
 endif()
 

@@ -84,6 +84,8 @@ constexpr Row<v1::LayerStats> kLayerRows[] = {
      NORMLAB_READ(LayerStats, r.has_norm_gain_min() ? std::optional(r.norm_gain_min()) : std::nullopt)},
     {"normlab_layer_norm_gain_max", "Largest gain of a layer's norms.", nullptr,
      NORMLAB_READ(LayerStats, r.has_norm_gain_max() ? std::optional(r.norm_gain_max()) : std::nullopt)},
+    {"normlab_layer_dropped_ratio", "Part of the tokens' choices for which an expert had no room.", nullptr,
+     NORMLAB_READ(LayerStats, r.has_dropped_ratio() ? std::optional(r.dropped_ratio()) : std::nullopt)},
 };
 
 constexpr Row<v1::LayerReport> kDepthRows[] = {

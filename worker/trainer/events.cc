@@ -76,6 +76,7 @@ struct ToJson {
       if (layer.norm_gain_mean) layers.back()["norm_gain_mean"] = Double(*layer.norm_gain_mean);
       if (layer.norm_gain_min) layers.back()["norm_gain_min"] = Double(*layer.norm_gain_min);
       if (layer.norm_gain_max) layers.back()["norm_gain_max"] = Double(*layer.norm_gain_max);
+      if (layer.dropped_ratio) layers.back()["dropped_ratio"] = Double(*layer.dropped_ratio);
     }
     return {{"layers", {{"step", e.step}, {"layers", std::move(layers)}}}};
   }

@@ -58,6 +58,7 @@ struct LayerStats {
   std::optional<double> norm_gain_mean;
   std::optional<double> norm_gain_min;
   std::optional<double> norm_gain_max;
+  std::optional<double> dropped_ratio;
 };
 
 struct LayerReport {

@@ -1,5 +1,6 @@
 #include "worker/trainer/events.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -58,6 +59,11 @@ TEST(EventsTest, AReaderThatIsGoneIsAnError) {
   JsonLineSink sink(ends[1]);
   EXPECT_THROW(sink.Emit(Stopped{.step = 1}), FileError);
   close(ends[1]);
+}
+
+TEST(EventsTest, ALayerOfExpertsSaysWhatItDropped) {
+  EXPECT_THAT(ToJsonLine(LayerReport{.step = 1, .layers = {{.layer = 1, .dropped_ratio = 0.25}}}),
+              ::testing::HasSubstr("\"dropped_ratio\":0.25"));
 }
 
 }  // namespace

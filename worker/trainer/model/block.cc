@@ -47,6 +47,7 @@ at::Tensor BlockForward(const Block& block, const BranchContext& context, at::Te
     SublayerSaved& own = (*saved)[i];
     own = {.x = x, .input = input.output, .input_inv_rms = input.inv_rms};
     const at::Tensor sum = sublayer.branch->Forward(context, own.input, &own.branch);
+    if (stats != nullptr && own.branch->dropped_ratio) stats->dropped_ratio = own.branch->dropped_ratio;
     // One pass makes the sum and the first norm that reads it, whichever sublayer that belongs to.
     const Norm* sum_norm = OrNull(sublayer.sum_norm);
     const NormResult normed =

@@ -35,6 +35,7 @@ struct BlockStats {
   double output_mean_square = 0;
   double attention_mean_square = 0;
   double ffn_mean_square = 0;
+  std::optional<double> dropped_ratio;  // Of blocks with a mixture of experts.
 };
 
 struct BlockOutput {

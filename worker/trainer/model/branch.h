@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "worker/trainer/model/causal_attention.h"
@@ -21,6 +22,8 @@ struct BranchSaved {
   // A scalar that the branch adds to the model's loss (such as the balance loss of a mixture of experts), made by
   // Forward. Undefined where there is none.
   at::Tensor auxiliary_loss;
+  // Of a mixture of experts, made by Forward: the part of its tokens' choices for which an expert had no room.
+  std::optional<double> dropped_ratio;
   // Set before Backward: the gradient of the model's loss by auxiliary_loss.
   double grad_auxiliary_loss = 0;
 };

@@ -177,6 +177,23 @@ TEST(Gpt2Test, DeepNormStartsTheValuePartOfTheFusedProjectionWithItsOwnGain) {
   EXPECT_NEAR(StdOf(TensorOf(transformer, "transformer.h.0.mlp.c_fc.weight")), std::sqrt(2.0 / 480) * beta, 0.001);
 }
 
+TEST(MiniMaxTest, LayersSayWhatTheirExpertsDropped) {
+  const Batch batch;
+  LayerForwardStats stats;
+  ModelSpec model = SmallModel("minimax");
+  Transformer(model, Scheme("pre_ln"), kVocab, 7).Loss(batch.inputs, batch.targets, &stats);
+  ASSERT_EQ(stats.dropped_ratios.size(), 4u);
+  for (const std::optional<double>& ratio : stats.dropped_ratios) {
+    EXPECT_GE(ratio.value(), 0.2 - 1e-9) << "there is room for four fifths of all choices";
+    EXPECT_LT(ratio.value(), 0.8);
+  }
+  model.capacity_factor = 2;
+  Transformer(model, Scheme("pre_ln"), kVocab, 7).Loss(batch.inputs, batch.targets, &stats);
+  EXPECT_EQ(stats.dropped_ratios[3], 0);
+  Transformer(SmallModel("gpt2"), Scheme("pre_ln"), kVocab, 7).Loss(batch.inputs, batch.targets, &stats);
+  EXPECT_EQ(stats.dropped_ratios[3], std::nullopt);
+}
+
 TEST(MiniMaxTest, SevenLightningBlocksAreFollowedByOneWithSoftmax) {
   ModelSpec model = SmallModel("minimax");
   model.softmax_every = 8;

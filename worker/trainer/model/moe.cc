@@ -236,6 +236,7 @@ at::Tensor MoeBranch::Forward(const BranchContext& context, const at::Tensor& in
     PartOf(own->routing, e, own->expert_output)
         .copy_(experts_[e].Forward(context, PartOf(own->routing, e, own->gathered), &own->experts[e]));
   }
+  own->dropped_ratio = static_cast<double>(own->routing.num_dropped) / static_cast<double>(own->routing.experts.size());
   own->auxiliary_loss = at::scalar_tensor(
       shape_.balance_coefficient * BalanceLoss(own->routing, own->probabilities, seq), input.options());
   const at::Tensor result = Combine(own->routing, input.size(0), own->expert_output, &own->logits);

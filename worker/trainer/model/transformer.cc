@@ -182,7 +182,9 @@ at::Tensor Transformer::Loss(const at::Tensor& inputs, const at::Tensor& targets
   if (stats != nullptr) {
     stats->rows = at::empty({static_cast<int64_t>(block_stats.size()), 4}, at::kFloat);
     float* row = stats->rows.mutable_data_ptr<float>();
+    stats->dropped_ratios.clear();
     for (const BlockStats& block : block_stats) {
+      stats->dropped_ratios.push_back(block.dropped_ratio);
       *row++ = static_cast<float>(block.output_variance);
       *row++ = static_cast<float>(block.output_mean_square);
       *row++ = static_cast<float>(block.attention_mean_square);

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,7 +25,8 @@ struct Parameter {
 struct LayerForwardStats {
   // One row per layer; columns: output variance, output mean square, attention mean square, FFN mean square (as defined
   // in LayerStats of trainer_event.proto). A tensor, so that reading it is one copy at the end of the step.
-  at::Tensor rows;  // float32 [layers, 4]
+  at::Tensor rows;                                    // float32 [layers, 4]
+  std::vector<std::optional<double>> dropped_ratios;  // Of each layer; only a mixture of experts has one.
 };
 
 /// Decoder of any family (families.h) with the norm scheme of the spec (common/norm_scheme.h, arXiv:2502.05795 and

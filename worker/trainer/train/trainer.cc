@@ -178,6 +178,7 @@ void Trainer::ForwardBackward(const std::vector<Batch>& batches, int64_t step, S
   result->loss = shared[0].item<double>();
   result->is_stop_agreed = shared[1].item<double>() > 0;
   result->layer_rows = stats.rows;
+  result->dropped_ratios = std::move(stats.dropped_ratios);
   result->phases.communication += watch.Lap();
 }
 

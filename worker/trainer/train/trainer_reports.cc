@@ -26,8 +26,9 @@ int64_t ResidentBytes() {
 }
 
 bool IsNormGain(const Parameter& parameter) {
-  return parameter.tensor.dim() == 1 && parameter.name.find("norm") != std::string::npos &&
-         parameter.name.ends_with(".weight");
+  const bool is_norm =
+      parameter.name.find("norm") != std::string::npos || parameter.name.find(".ln_") != std::string::npos;
+  return is_norm && parameter.tensor.dim() == 1 && parameter.name.ends_with(".weight");
 }
 
 /// What the layer's own weights say.
@@ -106,6 +107,7 @@ LayerReport MakeLayerReport(int64_t step, const StepResult& result, const std::v
                      .attention_mean_square = row[2],
                      .ffn_mean_square = row[3],
                      .grad_norm = RootOfSquares(norms[layer])};
+    stats.dropped_ratio = result.dropped_ratios[layer - 1];
     AddWeightStats(of_layer[layer], &stats);
     report.layers.push_back(stats);
   }

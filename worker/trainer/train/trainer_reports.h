@@ -34,8 +34,9 @@ struct StepResult {
   double lr = 0;
   std::vector<double> grad_norms;  // One per parameter, before clipping.
   double grad_norm = 0;
-  int64_t tokens = 0;     // Targets over all ranks.
-  at::Tensor layer_rows;  // As LayerForwardStats; undefined unless layers are due.
+  int64_t tokens = 0;                                 // Targets over all ranks.
+  at::Tensor layer_rows;                              // As LayerForwardStats; undefined unless layers are due.
+  std::vector<std::optional<double>> dropped_ratios;  // Likewise.
   bool is_clipped = false;
   bool is_stop_agreed = false;  // All ranks stop after this update, because at least one was asked to.
   Phases phases;

@@ -263,8 +263,8 @@ TEST_F(TrainerTest, ACheckpointThatCannotBeWrittenIsAWarningAndTheRunGoesOn) {
   const fs::path folder = spec.checkpoint_dir, aside = folder.string() + ".aside";
   Recorder recorder;
   recorder.on_event = [&](const TrainerEvent& event) {
-    const auto* report = std::get_if<StepReport>(&event);
-    if (report && report->step == 7) {
+    const auto* saved = std::get_if<CheckpointSaved>(&event);
+    if (saved && saved->step == 4) {
       fs::rename(folder, aside);
       std::ofstream(folder) << "in the way";
     }

@@ -57,7 +57,7 @@ class Export(unittest.TestCase):
                 # They have the gain g' = g * scale, so that dloss/dg = scale * dloss/dg'.
                 gradient = gradient * scale(1 + int(name.split(".")[2]))
             error = (gradient - ours["grad." + name]).norm() / gradient.norm()
-            self.assertLess(error.item(), 1e-4, name)
+            self.assertLess(error.item(), 1e-3, name)
 
     def test_the_tokenizer_gives_the_ids_of_the_dataset(self):
         folder = workbench.export(workbench.train("lns", norm={"scheme": "lns"}))

@@ -22,7 +22,8 @@ PEER_DUMP = os.environ["NORMLAB_PEER_DUMP"]
 NUM_LAYERS = 4
 SEQ_LEN = 48
 
-torch.set_num_threads(2)
+# More would wait for each other on a busy machine; these models are tiny.
+torch.set_num_threads(1)
 transformers.utils.logging.disable_progress_bar()
 transformers.utils.logging.set_verbosity_error()
 

@@ -108,9 +108,11 @@ Analysis Analyze(Probe& probe, const AnalysisOptions& options, const AnalysisPro
   if (options.gradients) MeasureGradients(probe, &analysis, progress);
   if (options.jacobian) {
     progress("Jacobians", 0);
-    analysis.jacobian =
-        JacobianIdentityDistances(probe.Stack(), probe.Batch(0),
-                                  {.tokens = options.jacobian_tokens, .probes = options.jacobian_probes, .seed = 0});
+    const JacobianOptions jacobian{.tokens = options.jacobian_tokens, .probes = options.jacobian_probes, .seed = 0};
+    for (const IdentityDistance& distance : JacobianIdentityDistances(probe.Stack(), probe.Batch(0), jacobian)) {
+      analysis.jacobian_mean.push_back(distance.mean);
+      analysis.jacobian_median.push_back(distance.median);
+    }
   }
   return analysis;
 }

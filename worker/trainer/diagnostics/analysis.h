@@ -54,7 +54,8 @@ struct Analysis {
   std::vector<double> layer_gradients;     // By layer: norm over all parameters of the block.
   std::vector<double> boundary_gradients;  // |dLoss/dx_l| for l = 1 to L + 1.
 
-  std::vector<double> jacobian;  // By layer: I_l.
+  std::vector<double> jacobian_mean;    // By layer: I_l over tokens.
+  std::vector<double> jacobian_median;  // The same.
 };
 
 /// Told what is being done and how much of it is done, from 0 to 1.

@@ -79,7 +79,8 @@ std::vector<Column> LayerColumns(const Analysis& analysis) {
        [&analysis](int layer) { return analysis.loss_without[layer - 1] - analysis.loss; }},
       {"gradient_norm", has_gradients, of(analysis.layer_gradients)},
       {"boundary_gradient_ratio", has_gradients, [&analysis](int layer) { return GradientRatio(analysis, layer); }},
-      {"jacobian_identity_distance", !analysis.jacobian.empty(), of(analysis.jacobian)},
+      {"jacobian_identity_distance", !analysis.jacobian_mean.empty(), of(analysis.jacobian_mean)},
+      {"jacobian_identity_distance_median", !analysis.jacobian_median.empty(), of(analysis.jacobian_median)},
   };
 }
 

@@ -124,7 +124,11 @@ TEST(JacobianTest, OfAMultipleOfTheIdentityIsExact) {
   const at::Tensor x = Rows({{1, 2}, {3, 4}, {5, 6}, {7, 8}, {9, 10}, {11, 12}});
   const BlockStack stack = ScalingStack({1, 3, 0.5}, x);
   const auto distances = JacobianIdentityDistances(stack, PaddedBatch(), {.tokens = 4, .probes = 2});
-  EXPECT_THAT(distances, ElementsAre(DoubleNear(0, 1e-12), DoubleNear(4, 1e-12), DoubleNear(0.25, 1e-12)));
+  ASSERT_EQ(distances.size(), 3u);
+  EXPECT_NEAR(distances[0].mean, 0, 1e-12);
+  EXPECT_NEAR(distances[1].mean, 4, 1e-12);
+  EXPECT_NEAR(distances[1].median, 4, 1e-12);
+  EXPECT_NEAR(distances[2].mean, 0.25, 1e-12);
 }
 
 TEST(JacobianTest, IsTheSquaredFrobeniusNormPerColumnInTheMean) {
@@ -136,7 +140,7 @@ TEST(JacobianTest, IsTheSquaredFrobeniusNormPerColumnInTheMean) {
   const double expected =
       (matrix - at::eye(hidden, at::kDouble)).square().sum().item<double>() / static_cast<double>(hidden);
   const auto distances = JacobianIdentityDistances(stack, batch, {.tokens = 64, .probes = 64});
-  EXPECT_NEAR(distances[0], expected, 0.05 * expected);
+  EXPECT_NEAR(distances[0].mean, expected, 0.05 * expected);
 }
 
 TEST(JacobianTest, TakesNothingFromOtherPositions) {
@@ -146,7 +150,19 @@ TEST(JacobianTest, TakesNothingFromOtherPositions) {
     return x.view({-1, seq_len, 4}).cumsum(1).view({-1, 4});
   };
   const auto distances = JacobianIdentityDistances(stack, PaddedBatch(), {.tokens = 8, .probes = 2});
-  EXPECT_NEAR(distances[0], 0, 1e-12);
+  EXPECT_NEAR(distances[0].mean, 0, 1e-12);
+}
+
+TEST(JacobianTest, EveryPositionHasItsTurnBeforeOneHasASecond) {
+  // The factor of a token is its value: 1 to 4 have a target, and I is (factor - 1)^2.
+  const at::Tensor factors = at::tensor({1.0, 2.0, 3.0, 4.0, 50.0, 60.0}, at::kDouble).view({6, 1});
+  BlockStack stack = ScalingStack({1}, at::full({6, 2}, 1.0, at::kDouble));
+  stack.run_block = [factors](int, const at::Tensor& x, int64_t) { return x * factors; };
+  const ProbeBatch batch{.inputs = at::zeros({1, 6}, at::kLong),
+                         .targets = at::tensor({0L, 0L, 0L, 0L, kIgnoredTarget, kIgnoredTarget}).view({1, 6})};
+  const auto distances = JacobianIdentityDistances(stack, batch, {.tokens = 4, .probes = 1});
+  EXPECT_NEAR(distances[0].mean, (0 + 1 + 4 + 9) / 4.0, 1e-12);
+  EXPECT_NEAR(distances[0].median, 2.5, 1e-12);
 }
 
 TEST(GradientNormsTest, AreOfTheMeanOverAllBatches) {

@@ -85,7 +85,8 @@ void PrintTable(const Analysis& analysis) {
   const auto title = [](bool is_there, const char* text) { return is_there ? fmt::format("{:>10}", text) : ""; };
   fmt::print("LAYER{}{}{}{}{}{}\n", title(has_variance, "VARIANCE"), title(has_variance, "MEDIAN"),
              title(has_angles, "ANGLE"), title(!analysis.loss_without.empty(), "LOSS+"),
-             title(!analysis.layer_gradients.empty(), "GRADIENT"), title(!analysis.jacobian.empty(), "JACOBIAN"));
+             title(!analysis.layer_gradients.empty(), "GRADIENT"),
+             title(!analysis.jacobian_median.empty(), "JACOBIAN"));
   for (int layer = 1; layer <= analysis.num_layers; ++layer) {
     fmt::print("{:>5}{}{}{}{}{}{}\n", layer,
                cell(has_variance, [&] { return analysis.boundaries[layer].all.variance_mean; }),
@@ -93,7 +94,7 @@ void PrintTable(const Analysis& analysis) {
                cell(has_angles, [&] { return analysis.angular_all[layer - 1][0]; }),
                cell(!analysis.loss_without.empty(), [&] { return analysis.loss_without[layer - 1] - analysis.loss; }),
                cell(!analysis.layer_gradients.empty(), [&] { return analysis.layer_gradients[layer - 1]; }),
-               cell(!analysis.jacobian.empty(), [&] { return analysis.jacobian[layer - 1]; }));
+               cell(!analysis.jacobian_median.empty(), [&] { return analysis.jacobian_median[layer - 1]; }));
   }
   PrintFit("variance grows as", analysis.variance_growth);
   PrintFit("without position 0", analysis.variance_growth_without_first);

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <charconv>
 #include <map>
+#include <optional>
 #include <set>
 #include <tuple>
 
@@ -241,10 +242,39 @@ class Walker {
   std::map<std::string, Position> positions_;  // Of keys, by path below ExperimentSpec; axes below "matrix.".
 };
 
+/// Where `text` stops being UTF-8; nullopt if it is all. The YAML library passes such bytes on, and no message of the
+/// contract could carry them.
+std::optional<Position> FirstInvalidUtf8(const std::string& text) {
+  Position at;
+  for (size_t i = 0; i < text.size();) {
+    const auto byte = [&](size_t k) { return i + k < text.size() ? static_cast<unsigned char>(text[i + k]) : 0u; };
+    const unsigned first = byte(0);
+    const size_t length = first < 0x80   ? 1
+                          : first < 0xc2 ? 0
+                          : first < 0xe0 ? 2
+                          : first < 0xf0 ? 3
+                          : first < 0xf5 ? 4
+                                         : 0;
+    bool is_valid = length > 0;
+    for (size_t k = 1; k < length; ++k) is_valid &= (byte(k) & 0xc0) == 0x80;
+    // Overlong forms, surrogates and what lies above U+10FFFF show in the second byte.
+    is_valid &= !(first == 0xe0 && byte(1) < 0xa0) && !(first == 0xed && byte(1) > 0x9f) &&
+                !(first == 0xf0 && byte(1) < 0x90) && !(first == 0xf4 && byte(1) > 0x8f);
+    if (!is_valid) return at;
+    at = first == '\n' ? Position{at.line + 1, 1} : Position{at.line, at.column + 1};
+    i += length;
+  }
+  return std::nullopt;
+}
+
 /// The one document of `text`, or a problem in `walker`.
 std::optional<YAML::Node> LoadYaml(const std::string& text, Walker* walker) {
   if (text.size() > kYamlBytesMax) {
     walker->Add({}, fmt::format("the file has {} bytes, at most {} are allowed", text.size(), kYamlBytesMax));
+    return std::nullopt;
+  }
+  if (const auto invalid = FirstInvalidUtf8(text)) {
+    walker->Add(*invalid, "the file is not UTF-8 from here on; save it as UTF-8");
     return std::nullopt;
   }
   try {

@@ -14,11 +14,11 @@
 #include <system_error>
 #include <thread>
 
-#include "absl/time/clock.h"
 #include "cli/corpus.h"
 #include "cli/corpus_reader.h"
 #include "cli/prepare_document.h"
 #include "cli/prepare_encode.h"
+#include "cli/prepare_progress.h"
 #include "cli/prepare_split.h"
 #include "cli/progress_line.h"
 #include "cli/tokenizer.h"
@@ -149,8 +149,8 @@ absl::StatusOr<Tokenizer> LoadTokenizer(const fs::path& path) {
 absl::StatusOr<Tokenizer> MakeTokenizer(const PrepareOptions& options, const Corpus& corpus) {
   if (!options.tokenizer.empty()) return LoadTokenizer(options.tokenizer);
   ProgressLine progress("training the tokenizer", options.is_silent);
-  const uint64_t sample_bytes = std::clamp(kSampleBytesPerPiece * static_cast<uint64_t>(options.vocab_size),
-                                           kSampleBytesMin, kSampleBytesMax);
+  const uint64_t sample_bytes =
+      std::clamp(kSampleBytesPerPiece * static_cast<uint64_t>(options.vocab_size), kSampleBytesMin, kSampleBytesMax);
   const auto is_training = [&](DocumentPosition position) { return !IsValidation(corpus, options, position); };
   NORMLAB_ASSIGN_OR_RETURN(const auto sentences, SampleSentences(corpus, options.text_key, is_training, sample_bytes));
   progress.Update(0, fmt::format("{} pieces from {} lines", options.vocab_size, sentences.size()));
@@ -158,56 +158,6 @@ absl::StatusOr<Tokenizer> MakeTokenizer(const PrepareOptions& options, const Cor
   progress.Finish();
   return Tokenizer::FromModel(std::move(model));
 }
-
-/// Says how far the encoding is: text, documents, tokens, speed and time left.
-class EncodeProgress {
- public:
-  EncodeProgress(uint64_t corpus_bytes, bool is_silent) : corpus_bytes_(corpus_bytes), line_("tokenizing", is_silent) {}
-
-  /// `corpus_position` is that of the newest document.
-  void Update(uint64_t corpus_position, const ManifestSplit& train, const ManifestSplit& validation) {
-    // The words cost more than a small document.
-    if (is_begun_ && corpus_position < shown_position_ + kStepBytes) return;
-    Show(corpus_position, train, validation);
-  }
-
-  void Finish(const ManifestSplit& train, const ManifestSplit& validation) {
-    Show(corpus_bytes_, train, validation);
-    line_.Finish();
-  }
-
- private:
-  static constexpr uint64_t kStepBytes = 16 << 10;
-
-  void Show(uint64_t corpus_position, const ManifestSplit& train, const ManifestSplit& validation) {
-    const int64_t text_bytes = train.text_bytes + validation.text_bytes;
-    if (!is_begun_) {
-      is_begun_ = true;
-      first_position_ = corpus_position;
-      first_text_bytes_ = text_bytes;
-    }
-    shown_position_ = corpus_position;
-    const double seconds = std::max(1e-3, absl::ToDoubleSeconds(absl::Now() - started_at_));
-    const auto done = static_cast<double>(corpus_position - first_position_);
-    const auto left = static_cast<double>(corpus_bytes_ - corpus_position);
-    const absl::Duration time_left = done > 0 ? absl::Seconds(seconds / done * left) : absl::InfiniteDuration();
-    line_.Update(
-        static_cast<double>(corpus_position) / static_cast<double>(std::max<uint64_t>(1, corpus_bytes_)),
-        fmt::format("{} of text, {} documents, {} tokens, {}/s, {} left", BytesText(text_bytes),
-                    CountText(static_cast<double>(train.documents + validation.documents)),
-                    CountText(static_cast<double>(train.tokens + validation.tokens)),
-                    BytesText(static_cast<int64_t>(static_cast<double>(text_bytes - first_text_bytes_) / seconds)),
-                    DurationText(time_left)));
-  }
-
-  const uint64_t corpus_bytes_;
-  const absl::Time started_at_ = absl::Now();
-  bool is_begun_ = false;
-  uint64_t first_position_ = 0;  // A resumed call begins in the middle.
-  int64_t first_text_bytes_ = 0;
-  uint64_t shown_position_ = 0;
-  ProgressLine line_;
-};
 
 /// Encodes and writes all documents that `state` does not have, and keeps it on disk as shards are finished.
 absl::Status WriteSplits(const PrepareOptions& options, const Corpus& corpus, const Tokenizer& tokenizer,

@@ -27,18 +27,22 @@ class Pipeline {
  public:
   Pipeline(const EncodeWork& work, const EncodeLimits& limits) : work_(work), limits_(limits) {}
 
-  absl::Status Run() {
-    std::vector<std::thread> threads;
-    threads.emplace_back([this] { ReadAll(); });
-    for (int i = 0; i < limits_.num_threads; ++i) threads.emplace_back([this] { EncodeAll(); });
-    const absl::Status status = ConsumeAll();
+  Pipeline(const Pipeline&) = delete;
+  Pipeline& operator=(const Pipeline&) = delete;
+  /// Also where `consume` threw.
+  ~Pipeline() {
     {
       const std::lock_guard lock(mutex_);
       is_stopped_ = true;
     }
     changed_.notify_all();
-    for (std::thread& thread : threads) thread.join();
-    return status;
+    for (std::thread& thread : threads_) thread.join();
+  }
+
+  absl::Status Run() {
+    threads_.emplace_back([this] { ReadAll(); });
+    for (int i = 0; i < limits_.num_threads; ++i) threads_.emplace_back([this] { EncodeAll(); });
+    return ConsumeAll();
   }
 
  private:
@@ -111,6 +115,7 @@ class Pipeline {
 
   const EncodeWork& work_;
   const EncodeLimits& limits_;
+  std::vector<std::thread> threads_;
 
   std::mutex mutex_;
   std::condition_variable changed_;

@@ -39,7 +39,7 @@ struct EncodeLimits {
 };
 
 /// Runs the work to the end or to the first error in the order of documents, whatever the number of threads: all
-/// documents before it are consumed.
+/// documents before it are consumed. What `consume` throws is thrown on, with all threads ended.
 absl::Status EncodeInOrder(const EncodeWork& work, const EncodeLimits& limits);
 
 }  // namespace normlab::cli

@@ -4,7 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
-#include <mutex>
+#include <stdexcept>
 
 namespace normlab::cli {
 namespace {
@@ -104,6 +104,17 @@ TEST_P(EncodeInOrderTest, AnErrorOfConsumingEndsTheWork) {
     return consume(document);
   };
   EXPECT_EQ(EncodeInOrder(work, Limits()), absl::InternalError("disk full"));
+  ExpectConsumed(300);
+}
+
+TEST_P(EncodeInOrderTest, WhatConsumingThrowsIsThrownOn) {
+  EncodeWork work = Work(1'000'000, 100);
+  const auto consume = work.consume;
+  work.consume = [&](const EncodedDocument& document) {
+    if (consumed_.size() == 300) throw std::runtime_error("disk full");
+    return consume(document);
+  };
+  EXPECT_THROW(EncodeInOrder(work, Limits()).IgnoreError(), std::runtime_error);
   ExpectConsumed(300);
 }
 

@@ -220,6 +220,26 @@ TEST_F(PrepareProgramTest, MemoryDoesNotGrowWithTheInput) {
   EXPECT_LT(ended.usage.ru_maxrss, 120 << 10) << "KiB, for 250 MB of input";
 }
 
+TEST_F(PrepareProgramTest, AFileThatCannotBeWrittenIsNamedAndWhatIsFinishedStays) {
+  WriteInput(3, 700);
+  TrainTokenizer();
+  // The tokenizer and the state stay below the limit, a shard of 20,000 tokens does not.
+  std::signal(SIGXFSZ, SIG_IGN);  // Inherited: write fails with EFBIG instead.
+  rlimit limit;
+  getrlimit(RLIMIT_FSIZE, &limit);
+  const rlimit small{.rlim_cur = 30'000, .rlim_max = limit.rlim_max};
+  setrlimit(RLIMIT_FSIZE, &small);
+  const Ended ended = Run(Flags("full", 2, 20'000));
+  setrlimit(RLIMIT_FSIZE, &limit);
+  std::signal(SIGXFSZ, SIG_DFL);
+  ASSERT_TRUE(WIFEXITED(ended.status));
+  EXPECT_EQ(WEXITSTATUS(ended.status), 1);
+  EXPECT_THAT(Read(Path("stderr")), HasSubstr("normlab: cannot write "));
+  EXPECT_THAT(Read(Path("stderr")), HasSubstr("-00000.tokens.tmp ("));
+  for (const auto& [name, bytes] : Files("full")) EXPECT_FALSE(name.ends_with(".tmp")) << name;
+  EXPECT_TRUE(Run(Flags("full", 2, 20'000)).is_ok()) << "with room again";
+}
+
 TEST_F(PrepareProgramTest, ASecondCallInTheSameFolderIsRefused) {
   WriteInput(3, 3000);
   TrainTokenizer();

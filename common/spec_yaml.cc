@@ -4,6 +4,7 @@
 #include <map>
 #include <optional>
 #include <set>
+#include <sstream>
 #include <tuple>
 
 #include "common/spec.h"
@@ -11,6 +12,7 @@
 #include "common/suggest.h"
 #include "fmt/format.h"
 #include "fmt/ranges.h"
+#include "yaml-cpp/eventhandler.h"
 #include "yaml-cpp/yaml.h"
 
 namespace normlab {
@@ -267,6 +269,29 @@ std::optional<Position> FirstInvalidUtf8(const std::string& text) {
   return std::nullopt;
 }
 
+/// Sees documents and keeps nothing of them.
+class IgnoreEvents final : public YAML::EventHandler {
+ public:
+  void OnDocumentStart(const YAML::Mark&) override {}
+  void OnDocumentEnd() override {}
+  void OnNull(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnAlias(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnScalar(const YAML::Mark&, const std::string&, YAML::anchor_t, const std::string&) override {}
+  void OnSequenceStart(const YAML::Mark&, const std::string&, YAML::anchor_t, YAML::EmitterStyle::value) override {}
+  void OnSequenceEnd() override {}
+  void OnMapStart(const YAML::Mark&, const std::string&, YAML::anchor_t, YAML::EmitterStyle::value) override {}
+  void OnMapEnd() override {}
+};
+
+/// Whether there is more than one document. Not LoadAll: at a text like ", a" yaml-cpp 0.7 finds documents without end,
+/// until memory is used up.
+bool HasSeveralDocuments(const std::string& text) {
+  std::istringstream stream(text);
+  YAML::Parser parser(stream);
+  IgnoreEvents ignore;
+  return parser.HandleNextDocument(ignore) && parser.HandleNextDocument(ignore);
+}
+
 /// The one document of `text`, or a problem in `walker`.
 std::optional<YAML::Node> LoadYaml(const std::string& text, Walker* walker) {
   if (text.size() > kYamlBytesMax) {
@@ -278,12 +303,13 @@ std::optional<YAML::Node> LoadYaml(const std::string& text, Walker* walker) {
     return std::nullopt;
   }
   try {
-    std::vector<YAML::Node> documents = YAML::LoadAll(text);
-    if (documents.size() == 1 && !documents[0].IsNull()) return documents[0];
-    const bool is_empty = documents.empty() || (documents.size() == 1 && documents[0].IsNull());
-    walker->Add({}, is_empty ? std::string("the file has no experiment; it needs at least name, base.model, base.data "
-                                           "and base.train")
-                             : fmt::format("the file has {} YAML documents, it must have one", documents.size()));
+    if (HasSeveralDocuments(text)) {
+      walker->Add({}, "the file has several YAML documents, it must have one (or it begins with a stray sign)");
+      return std::nullopt;
+    }
+    YAML::Node document = YAML::Load(text);
+    if (!document.IsNull()) return document;
+    walker->Add({}, "the file has no experiment; it needs at least name, base.model, base.data and base.train");
   } catch (const YAML::Exception& error) {  // The library throws; nothing of ours does.
     walker->Add(PositionOf(error.mark), fmt::format("not valid YAML: {}", error.msg));
   }

@@ -178,7 +178,8 @@ TEST(SpecYamlTest, WhatIsNoYamlOrNotOneDocumentIsAnErrorWithItsPlace) {
   EXPECT_THAT(ErrorOf("name: a\n\tbase: 2\n"), StartsWith("e.yaml:"));
   EXPECT_THAT(ErrorOf(""), StartsWith("e.yaml:1:1: the file has no experiment"));
   EXPECT_THAT(ErrorOf("# only a comment\n"), StartsWith("e.yaml:1:1: the file has no experiment"));
-  EXPECT_EQ(ErrorOf("a: 1\n---\nb: 2\n"), "e.yaml:1:1: the file has 2 YAML documents, it must have one");
+  EXPECT_EQ(ErrorOf("a: 1\n---\nb: 2\n"),
+            "e.yaml:1:1: the file has several YAML documents, it must have one (or it begins with a stray sign)");
   EXPECT_EQ(ErrorOf("- 1\n"), "e.yaml:1:1: the experiment must be a map of keys and values, not a list");
   EXPECT_EQ(ErrorOf(std::string(kYamlBytesMax + 1, '#')),
             "e.yaml:1:1: the file has 1048577 bytes, at most 1048576 are allowed");
@@ -207,7 +208,13 @@ matrix: {norm.scheme: [lns, pre_ln], train.lr: [0.001, 1e-5], norm.final_norm: [
   EXPECT_EQ(SpecDigest(*again), SpecDigest(*spec));
 }
 
-TEST(ParseExperimentYamlTest, RefusesAFileThatIsNotUtf8WithThePlace) {
+TEST(SpecYamlTest, RefusesAStrayCommaAtTheBeginning) {
+  for (const char* text : {", a", ",", "], a: b", "# only\n, x: y\n"}) {
+    EXPECT_TRUE(absl::IsInvalidArgument(ParseExperimentYaml(text, "a.yaml").status())) << text;
+  }
+}
+
+TEST(SpecYamlTest, RefusesAFileThatIsNotUtf8WithThePlace) {
   for (const char* bytes : {"\xff", "\xc0\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xe4"}) {
     const auto spec = ParseExperimentYaml(std::string("name: x\ndescription: \xc3\xa4") + bytes, "a.yaml");
     EXPECT_TRUE(absl::IsInvalidArgument(spec.status()));

@@ -112,7 +112,7 @@ absl::Status WriteTokenFile(const std::filesystem::path& path, const std::string
 }
 
 absl::StatusOr<std::string> TokenFile::Get() {
-  absl::MutexLock lock(&mutex_);
+  const std::scoped_lock lock(mutex_);
   const std::string stamp = FileStamp(path_);
   if (stamp.empty() || stamp != stamp_) {
     NORMLAB_ASSIGN_OR_RETURN(token_, ReadTokenFile(path_));

@@ -7,12 +7,12 @@
 #pragma once
 
 #include <filesystem>
+#include <mutex>
 #include <optional>
 #include <string>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 
 namespace normlab {
 
@@ -53,7 +53,7 @@ class TokenFile {
 
  private:
   const std::filesystem::path path_;
-  absl::Mutex mutex_;
+  std::mutex mutex_;
   std::string stamp_ ABSL_GUARDED_BY(mutex_);  // Of the content in token_.
   std::string token_ ABSL_GUARDED_BY(mutex_);
 };

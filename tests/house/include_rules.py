@@ -35,7 +35,7 @@ LIBRARIES = (
     (r".*\.pb\.h|(google/protobuf|grpcpp|grpc)/.*",
      r"common/(spec|grpc|pb_)[^/]*|coordinator/(store|service)/.*|coordinator/[^/]*|worker/agent/.*|(cli|bench|tests)/.*"),
     (r"rocksdb/.*", r"coordinator/store/rocksdb_store(_test)?\.cc"),
-    (r"prometheus/.*", r"coordinator/metrics/.*|worker/agent/metrics[^/]*|(coordinator|worker/agent)/main\.cc|worker/agent/.*_test\.cc"),
+    (r"prometheus/.*", r"coordinator/metrics/.*|common/disk_metrics[^/]*|worker/agent/(run_)?metrics[^/]*|(coordinator|worker/agent)/main\.cc|worker/agent/.*_test\.cc"),
     (r"(cuda|nccl|cublas)[^/]*\.h", r"worker/trainer/cuda/.*|worker/trainer/train/grad_sync\.cc"),
 )
 

@@ -16,6 +16,8 @@ namespace {
 
 /// Items of one tick: bounds how long a heartbeat waits for the batch before it.
 constexpr size_t kTickItemsMax = 4096;
+/// While runs wait, the scheduler looks at them at least this often.
+constexpr absl::Duration kPassInterval = absl::Seconds(10);
 /// Items that wait; past it commands are refused, because their clients would have given up before their turn.
 constexpr size_t kQueueMax = 65'536;
 
@@ -149,7 +151,15 @@ absl::Status Loop::Tick(std::deque<Item> items) {
   ApplyAll(items, now, changes);
   // After the commands: a heartbeat that has arrived counts, however long the loop was held up.
   if (deadline_ && *deadline_ <= now) ApplyTick(now, changes);
-  if (std::exchange(may_place_, false) && !state_.queue.empty()) Place(now, changes);
+  // Age, usage and run time move without any event.
+  const bool is_due = pass_due_ && *pass_due_ <= now;
+  const bool has_passed = (std::exchange(may_place_, false) || is_due) && !state_.lines.empty();
+  if (has_passed) Place(now, changes);
+  if (state_.lines.empty()) {
+    pass_due_.reset();
+  } else if (has_passed || !pass_due_) {
+    pass_due_ = now + kPassInterval;
+  }
   if (absl::Status stored = Commit(changes); !stored.ok()) {
     Fail(stored, items);
     return stored;
@@ -158,6 +168,7 @@ absl::Status Loop::Tick(std::deque<Item> items) {
     metrics_.attempts.Add({{"outcome", service::Name(outcome)}}).Increment();
   }
   deadline_ = engine::NextDeadline(state_);
+  if (pass_due_) deadline_ = deadline_ ? std::min(*deadline_, *pass_due_) : *pass_due_;
   metrics_.tick_commands.Observe(static_cast<double>(items.size()));
   Answer(items, changes, now);
   return absl::OkStatus();
@@ -186,9 +197,14 @@ void Loop::ApplyTick(absl::Time now, engine::Changes& changes) {
 
 void Loop::Place(absl::Time now, engine::Changes& changes) {
   const absl::Time start = clock_.SteadyNow();
-  const std::vector<scheduler::Placement> placements = scheduler::PlaceGangs(state_, now);
+  const scheduler::Decision decision = scheduler::Schedule(state_, options_.policy, now);
   metrics_.scheduling_seconds.Observe(absl::ToDoubleSeconds(clock_.SteadyNow() - start));
-  for (const scheduler::Placement& placement : placements) {
+  for (const scheduler::Preemption& preemption : decision.preemptions) {
+    const engine::PreemptRun command = {.run = preemption.run, .beneficiary = preemption.beneficiary};
+    const auto reply = engine::Apply(options_, state_, command, now, changes);
+    if (!reply.ok()) spdlog::error("preemption of {}: {}", preemption.run.ToString(), reply.status().ToString());
+  }
+  for (const scheduler::Placement& placement : decision.placements) {
     const engine::PlaceRun command = {.run = placement.run, .gang = placement.gang};
     const auto reply = engine::Apply(options_, state_, command, now, changes);
     if (!reply.ok()) spdlog::error("placement of {}: {}", placement.run.ToString(), reply.status().ToString());
@@ -209,9 +225,18 @@ absl::Status Loop::Commit(const engine::Changes& changes) {
 
 void Loop::Answer(std::deque<Item>& items, const engine::Changes& changes, absl::Time now) {
   const std::function<std::string(const engine::Run&)> explain_wait = [this, now](const engine::Run& run) {
-    return scheduler::ExplainWait(state_, run, now);
+    return scheduler::ExplainWait(state_, options_.policy, run, now);
   };
-  const service::View view = {.state = state_, .now = now, .tally = tally_, .explain_wait = explain_wait};
+  const std::function<std::vector<service::WaitingRun>(size_t, size_t)> list_waiting = [this, now](size_t offset,
+                                                                                                   size_t limit) {
+    std::vector<service::WaitingRun> list;
+    for (auto& [run, position, reason] : scheduler::ListWaiting(state_, options_.policy, now, offset, limit)) {
+      list.push_back({run, position, std::move(reason)});
+    }
+    return list;
+  };
+  const service::View view = {
+      .state = state_, .now = now, .tally = tally_, .explain_wait = explain_wait, .list_waiting = list_waiting};
   for (Item& item : items) {
     if (auto* command = std::get_if<CommandItem>(&item)) {
       command->done(command->reply, command->reply.ok() ? &view : nullptr);

@@ -83,6 +83,7 @@ class Loop final : public service::EnginePort {
   engine::State state_;
   service::RunTally tally_;
   std::optional<absl::Time> deadline_;
+  std::optional<absl::Time> pass_due_;  // While runs wait.
   int64_t committed_revision_ = 0;
   bool may_place_ = true;  // Something happened that can make a placement possible.
 

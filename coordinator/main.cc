@@ -40,6 +40,11 @@ struct Flags {
   std::string http = "127.0.0.1:7071";
   double lease_seconds = 30;
   double stop_grace_seconds = 30;
+  double usage_half_life_hours = 24;
+  double aging_hours = 24;
+  double run_time_min_seconds = 600;
+  int workers_per_user = 0;
+  int queued_per_user = 0;
   std::string log_level = "info";
   SecurityFlags security;
 };
@@ -122,7 +127,14 @@ absl::Status WriteAddresses(const std::string& folder, const std::string& grpc, 
 
 engine::Options ToEngineOptions(const Flags& flags) {
   const absl::Duration lease = absl::Seconds(flags.lease_seconds);
-  return {.lease = lease, .heartbeat_interval = lease / 6, .stop_grace = absl::Seconds(flags.stop_grace_seconds)};
+  return {.lease = lease,
+          .heartbeat_interval = lease / 6,
+          .stop_grace = absl::Seconds(flags.stop_grace_seconds),
+          .policy = {.usage_half_life = absl::Hours(flags.usage_half_life_hours),
+                     .aging = absl::Hours(flags.aging_hours),
+                     .run_time_min = absl::Seconds(flags.run_time_min_seconds),
+                     .workers_per_user_max = flags.workers_per_user,
+                     .queued_per_user_max = flags.queued_per_user}};
 }
 
 absl::Status Serve(const Flags& flags) {
@@ -203,6 +215,27 @@ int Main(int argc, char** argv) {
                  "Seconds that a trainer has to checkpoint when it is stopped")
       ->check(CLI::Range(0.0, 3600.0))
       ->capture_default_str();
+  const std::string sharing = "Sharing (docs/scheduling.md)";
+  app.add_option("--usage-half-life", flags.usage_half_life_hours, "Hours after which what a user has had counts half")
+      ->check(CLI::Range(0.0, 1e6))
+      ->capture_default_str()
+      ->group(sharing);
+  app.add_option("--aging", flags.aging_hours, "Hours of waiting that are worth one point of priority; 0: none")
+      ->check(CLI::Range(0.0, 1e6))
+      ->capture_default_str()
+      ->group(sharing);
+  app.add_option("--run-time-min", flags.run_time_min_seconds, "Seconds that an attempt has before it is preempted")
+      ->check(CLI::Range(0.0, 1e9))
+      ->capture_default_str()
+      ->group(sharing);
+  app.add_option("--workers-per-user", flags.workers_per_user, "Workers that a user may have at a time; 0: any number")
+      ->check(CLI::Range(0, 1'000'000))
+      ->capture_default_str()
+      ->group(sharing);
+  app.add_option("--queued-per-user", flags.queued_per_user, "Runs of a user that may wait at a time; 0: any number")
+      ->check(CLI::Range(0, 100'000'000))
+      ->capture_default_str()
+      ->group(sharing);
   app.add_option("--log-level", flags.log_level, "trace, debug, info, warning, error or off")->capture_default_str();
   AddSecurityFlags(app, flags.security);
   std::function<absl::Status()> token_action;

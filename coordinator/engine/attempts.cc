@@ -31,19 +31,21 @@ int StopRanks(Transaction& tx, Run& run, absl::Duration grace, const std::string
 }
 
 /// Every rank has ended: says what that makes of the run.
-void Conclude(Transaction& tx, Run& run, const std::string& actor, const std::string& words) {
+void Conclude(Transaction& tx, Run& run, const RankEnd& end) {
+  const std::string& actor = end.actor;
   if (run.outcome == Outcome::kFinished) {
     const std::string reason =
         run.progress.diverged
             ? fmt::format("diverged: the loss became non-finite at step {} of {}", run.progress.step, run.info->steps)
             : fmt::format("finished {} steps in attempt {}", run.progress.step, run.attempt);
-    tx.Move(run, RunEvent::kFinished, actor, reason);
+    tx.Move(run, RunEvent::kFinished, actor, reason, Cause::kFinished);
   } else if (run.state != RunState::kStopping) {
-    LoseAttempt(tx, run, actor, words);
+    LoseAttempt(tx, run, end.cause, actor, end.words);
   } else {
     const bool is_cancel = run.stop_intent == StopIntent::kCancel;
+    if (!is_cancel && run.info->on_preemption == RequeuePolicy::kBack) run.queued_at = tx.now;
     tx.Move(run, is_cancel ? RunEvent::kStoppedToCancel : RunEvent::kStoppedToRequeue, actor,
-            fmt::format("{}; attempt {} ended after step {}", run.reason, run.attempt, run.progress.step));
+            fmt::format("{}; attempt {} ended after step {}", run.reason, run.attempt, run.progress.step), run.cause);
   }
 }
 
@@ -74,15 +76,17 @@ void Release(Transaction& tx, const WorkerId& id, const AttemptRef& ref) {
 void StartRank(Transaction& tx, Run& run, int rank) {
   run.ranks[rank] = RankState::kSent;
   tx.Send(run.gang[rank], SendStart{.attempt = {run.id, run.attempt, rank},
-                                    .world_size = run.info->world_size,
+                                    .world_size = static_cast<int>(run.gang.size()),
                                     .spec = run.info->spec,
                                     .resume_from_attempt = run.resume_from_attempt,
-                                    .rendezvous = rank == 0 ? std::string() : run.rendezvous});
+                                    .rendezvous = rank == 0 ? std::string() : run.rendezvous,
+                                    .resume_checkpoint = run.resume_checkpoint});
 }
 
-int AskToStop(Transaction& tx, Run& run, StopIntent intent, const std::string& actor, const std::string& reason) {
+int AskToStop(Transaction& tx, Run& run, StopIntent intent, const std::string& actor, const std::string& reason,
+              Cause cause) {
   run.stop_intent = intent;
-  tx.Move(run, RunEvent::kStopAsked, actor, reason);
+  tx.Move(run, RunEvent::kStopAsked, actor, reason, cause);
   return StopRanks(tx, run, tx.options.stop_grace, reason);
 }
 
@@ -99,16 +103,16 @@ void EndRank(Transaction& tx, Run& run, int rank, const RankEnd& end) {
     StopRanks(tx, run, tx.options.stop_grace, "rank 0 has finished");
   }
   if (AllEnded(run)) {
-    Conclude(tx, run, end.actor, end.words);
+    Conclude(tx, run, end);
     return;
   }
   if (run.outcome == Outcome::kFinished || run.state == RunState::kStopping) return;
   // A clean exit comes after the end of the work: rank 0's word of it may still be on its way, on another stream.
   if (rank != 0 && end.is_clean) return;
-  LoseAttempt(tx, run, end.actor, end.words);
+  LoseAttempt(tx, run, end.cause, end.actor, end.words);
 }
 
-void LoseAttempt(Transaction& tx, Run& run, const std::string& actor, const std::string& words) {
+void LoseAttempt(Transaction& tx, Run& run, Cause cause, const std::string& actor, const std::string& words) {
   StopRanks(tx, run, absl::ZeroDuration(), words);
   const int retries_max = run.info->retries_max;
   ++run.failures;
@@ -116,14 +120,21 @@ void LoseAttempt(Transaction& tx, Run& run, const std::string& actor, const std:
   run.outcome_detail = words;
   if (run.failures > retries_max) {
     tx.Move(run, RunEvent::kGaveUp, actor,
-            fmt::format("gave up after failure {} with retries_max {}: {}", run.failures, retries_max, words));
+            fmt::format("gave up after failure {} with retries_max {}: {}", run.failures, retries_max, words), cause);
     return;
   }
+  if (run.info->on_loss == RequeuePolicy::kNever) {
+    tx.Move(run, RunEvent::kGaveUp, actor, fmt::format("not tried again, as resources.on_loss is never: {}", words),
+            cause);
+    return;
+  }
+  if (run.info->on_loss == RequeuePolicy::kBack) run.queued_at = tx.now;
   const absl::Duration backoff = Backoff(tx.options, run.failures);
   run.not_before = tx.now + backoff;
   tx.Move(run, RunEvent::kAttemptLost, actor,
           fmt::format("attempt {} was lost (failure {} of {}, next try after {}): {}", run.attempt, run.failures,
-                      retries_max, absl::FormatDuration(backoff), words));
+                      retries_max, absl::FormatDuration(backoff), words),
+          cause);
 }
 
 void FailForGood(Transaction& tx, Run& run, const std::string& actor, const std::string& message) {
@@ -131,7 +142,7 @@ void FailForGood(Transaction& tx, Run& run, const std::string& actor, const std:
   ++run.failures;
   run.outcome = Outcome::kFailedForGood;
   run.outcome_detail = message;
-  tx.Move(run, RunEvent::kGaveUp, actor, message);
+  tx.Move(run, RunEvent::kGaveUp, actor, message, Cause::kTrainerFailed);
 }
 
 }  // namespace normlab::engine

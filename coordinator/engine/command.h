@@ -18,6 +18,9 @@ struct NewRun {
   std::map<std::string, std::string> axes;
   std::map<std::string, std::string> worker_labels;
   int world_size = 1;
+  std::vector<int> smaller_worlds;
+  RequeuePolicy on_preemption = RequeuePolicy::kFront;
+  RequeuePolicy on_loss = RequeuePolicy::kFront;
   int retries_max = 0;
   int64_t steps = 0;
 };
@@ -38,6 +41,14 @@ struct Selector {
   std::optional<ExperimentId> experiment;
   std::map<std::string, std::string> labels;
   std::vector<RunState> states;
+  std::string owner;                         // Empty: any.
+  std::optional<absl::Time> created_after;   // That time included.
+  std::optional<absl::Time> created_before;  // That time excluded.
+
+  bool IsEmpty() const {
+    return runs.empty() && !experiment && labels.empty() && states.empty() && owner.empty() && !created_after &&
+           !created_before;
+  }
 };
 
 struct CancelRuns {
@@ -49,10 +60,20 @@ struct CancelRuns {
 struct RequeueRuns {
   Selector selector;
   bool from_scratch = false;
+  std::string checkpoint;  // To go on from; empty: the newest. Not with from_scratch.
   std::optional<int> priority;
   std::string actor;
   std::string reason;
   std::string request_id;
+};
+
+/// Holds, releases or changes the priority of queued runs.
+struct UpdateRuns {
+  Selector selector;
+  std::optional<bool> held;
+  std::optional<int> priority;
+  std::string actor;
+  std::string reason;
 };
 
 struct CordonWorker {
@@ -132,6 +153,7 @@ struct TrainerExited {
   std::optional<int> code;
   std::optional<int> signal;
   std::string detail;
+  bool was_stuck = false;  // The agent ended it because it made no progress.
 };
 
 using Report = std::variant<RendezvousOpen, RankStarted, StepReported, LayersReported, EvalReported, CheckpointReported,
@@ -152,10 +174,17 @@ struct PlaceRun {
   std::vector<WorkerId> gang;  // By rank.
 };
 
+/// The scheduler wants the workers of a run for one of higher priority.
+struct PreemptRun {
+  RunId run;
+  RunId beneficiary;
+};
+
 /// Time went by: expires leases, ends backoffs.
 struct Tick {};
 
-using Command = std::variant<CreateExperiment, CancelRuns, RequeueRuns, CordonWorker, WorkerHello, WorkerHeartbeat,
-                             WorkerDraining, WorkerDisconnected, WorkerReport, PlaceRun, Tick>;
+using Command =
+    std::variant<CreateExperiment, CancelRuns, RequeueRuns, UpdateRuns, CordonWorker, WorkerHello, WorkerHeartbeat,
+                 WorkerDraining, WorkerDisconnected, WorkerReport, PlaceRun, PreemptRun, Tick>;
 
 }  // namespace normlab::engine

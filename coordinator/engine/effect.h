@@ -52,6 +52,7 @@ struct SendStart {
   std::string spec;  // Serialized RunSpec.
   int resume_from_attempt = 1;
   std::string rendezvous;
+  std::string resume_checkpoint;
 };
 struct SendStop {
   AttemptRef attempt;
@@ -79,6 +80,7 @@ struct EventRecord {
   RunState state;
   int attempt = 0;
   std::string reason;
+  Cause cause = Cause::kNone;
 };
 
 enum class HistoryKind { kStep = 1, kLayers = 2, kEval = 3 };
@@ -106,7 +108,8 @@ struct LogRecord {
 struct Changes {
   std::set<ExperimentId> experiments;
   std::set<RunId> runs;
-  std::set<WorkerId> workers;  // Only what of a worker is stored (its cordon).
+  std::set<WorkerId> workers;    // Only what of a worker is stored (its cordon).
+  std::set<std::string> owners;  // Whose usage was counted anew.
   std::vector<EventRecord> events;
   std::vector<HistoryRecord> history;
   std::vector<LogRecord> logs;
@@ -119,8 +122,8 @@ struct Changes {
   std::vector<Outgoing> messages;  // In order; sent after the commit.
 
   bool HasDurablePart() const {
-    return !experiments.empty() || !runs.empty() || !workers.empty() || !events.empty() || !history.empty() ||
-           !logs.empty() || !truncations.empty();
+    return !experiments.empty() || !runs.empty() || !workers.empty() || !owners.empty() || !events.empty() ||
+           !history.empty() || !logs.empty() || !truncations.empty();
   }
 };
 

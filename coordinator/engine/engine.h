@@ -17,6 +17,7 @@ struct Options {
   absl::Duration stop_grace = absl::Seconds(30);    // SIGTERM to SIGKILL.
   absl::Duration backoff_first = absl::Seconds(1);  // Doubles with each failure.
   absl::Duration backoff_max = absl::Minutes(5);
+  Policy policy;
 };
 
 /// Applies one command: changes `state`, adds what follows to `changes`, returns the caller's reply or why it is

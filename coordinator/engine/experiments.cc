@@ -2,8 +2,10 @@
 
 #include <memory>
 
+#include "common/status.h"
 #include "coordinator/engine/handlers.h"
 #include "coordinator/engine/indexes.h"
+#include "coordinator/engine/selection.h"
 
 namespace normlab::engine {
 namespace {
@@ -25,6 +27,9 @@ Run MakeRun(const CreateExperiment& command, RunId id, const NewRun& point, absl
                                                       .owner = command.owner,
                                                       .spec = point.spec,
                                                       .world_size = point.world_size,
+                                                      .smaller_worlds = point.smaller_worlds,
+                                                      .on_preemption = point.on_preemption,
+                                                      .on_loss = point.on_loss,
                                                       .retries_max = point.retries_max,
                                                       .steps = point.steps,
                                                       .created_at = now});
@@ -33,6 +38,7 @@ Run MakeRun(const CreateExperiment& command, RunId id, const NewRun& point, absl
   run.info = info;
   run.priority = command.priority;
   run.queued_at = now;
+  run.cause = Cause::kUser;
   run.reason = fmt::format("submitted as point {} of {}", id.index, command.runs.size());
   return run;
 }
@@ -44,6 +50,7 @@ absl::StatusOr<Reply> Handle(Transaction& tx, const CreateExperiment& command) {
   const auto known = state.experiment_by_request.find(command.request_id);
   if (known != state.experiment_by_request.end()) return AnswerAgain(state, command, known->second);
 
+  NORMLAB_RETURN_IF_ERROR(CheckQueueQuota(tx, command.owner, command.runs.size()));
   const ExperimentId id = {++state.last_experiment_number};
   state.experiments[id] = {.id = id,
                            .spec = command.spec,
@@ -61,7 +68,7 @@ absl::StatusOr<Reply> Handle(Transaction& tx, const CreateExperiment& command) {
     Run& run = state.runs.emplace_hint(state.runs.end(), run_id, MakeRun(command, run_id, point, tx.now))->second;
     EnterQueue(state, run);
     tx.Touch(run);
-    tx.Note(run, UserActor(command.owner), run.reason);
+    tx.Note(run, UserActor(command.owner), run.reason, Cause::kUser);
   }
   return ExperimentCreated{.id = id};
 }

@@ -12,6 +12,7 @@ namespace normlab::engine {
 absl::StatusOr<Reply> Handle(Transaction& tx, const CreateExperiment& command);
 absl::StatusOr<Reply> Handle(Transaction& tx, const CancelRuns& command);
 absl::StatusOr<Reply> Handle(Transaction& tx, const RequeueRuns& command);
+absl::StatusOr<Reply> Handle(Transaction& tx, const UpdateRuns& command);
 absl::StatusOr<Reply> Handle(Transaction& tx, const CordonWorker& command);
 absl::StatusOr<Reply> Handle(Transaction& tx, const WorkerHello& command);
 absl::StatusOr<Reply> Handle(Transaction& tx, const WorkerHeartbeat& command);
@@ -19,6 +20,7 @@ absl::StatusOr<Reply> Handle(Transaction& tx, const WorkerDraining& command);
 absl::StatusOr<Reply> Handle(Transaction& tx, const WorkerDisconnected& command);
 absl::StatusOr<Reply> Handle(Transaction& tx, const WorkerReport& command);
 absl::StatusOr<Reply> Handle(Transaction& tx, const PlaceRun& command);
+absl::StatusOr<Reply> Handle(Transaction& tx, const PreemptRun& command);
 absl::StatusOr<Reply> Handle(Transaction& tx, const Tick& command);
 
 }  // namespace normlab::engine

@@ -1,6 +1,7 @@
 #include "coordinator/engine/indexes.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "coordinator/engine/engine.h"
 
@@ -29,7 +30,18 @@ void ExpectBack(State& state, const Run& run, int rank, absl::Time expires_at) {
 
 QueueKey KeyOf(const Run& run) { return {-run.priority, run.queued_at, run.id}; }
 
-Demand DemandOf(const RunInfo& info) { return {info.worker_labels, info.world_size}; }
+Demand DemandOf(const RunInfo& info) { return {info.worker_labels, info.world_size, info.smaller_worlds}; }
+
+LineKey LineOf(const Run& run) { return {-run.priority, run.info->owner, DemandOf(*run.info)}; }
+
+double UsageAt(const Owner& owner, absl::Time now, absl::Duration half_life) {
+  if (half_life <= absl::ZeroDuration()) return 0;
+  const double half_lives = std::max(0.0, absl::FDivDuration(now - owner.as_of, half_life));
+  const double kept = std::exp2(-half_lives);
+  // The integral of num_workers * 2^(-t / half_life) over what has passed.
+  const double held = owner.num_workers * absl::ToDoubleSeconds(half_life) / M_LN2 * (1 - kept);
+  return owner.worker_seconds * kept + held;
+}
 
 bool IsIdle(const Worker& worker) {
   return worker.is_connected && worker.has_lease && !worker.is_cordoned && !worker.is_draining && !worker.attempt;
@@ -38,17 +50,33 @@ bool IsIdle(const Worker& worker) {
 void EnterQueue(State& state, const Run& run) {
   const QueueKey key = KeyOf(run);
   state.queue.insert(key);
-  state.queue_by_demand[DemandOf(*run.info)].insert(key);
+  ++state.owners[run.info->owner].num_queued;
+  if (!run.is_held) state.lines[LineOf(run)].insert({run.queued_at, run.id});
   if (run.not_before) state.backoffs.emplace(*run.not_before, run.id);
 }
 
 void LeaveQueue(State& state, const Run& run) {
   const QueueKey key = KeyOf(run);
   state.queue.erase(key);
-  const auto line = state.queue_by_demand.find(DemandOf(*run.info));
-  line->second.erase(key);
-  if (line->second.empty()) state.queue_by_demand.erase(line);
+  --state.owners[run.info->owner].num_queued;
+  if (!run.is_held) {
+    const auto line = state.lines.find(LineOf(run));
+    line->second.erase({run.queued_at, run.id});
+    if (line->second.empty()) state.lines.erase(line);
+  }
   if (run.not_before) state.backoffs.erase({*run.not_before, run.id});
+}
+
+void EnterLive(State& state, const Run& run) {
+  state.live_runs.insert(run.id);
+  state.live_by_priority.emplace(run.priority, run.id);
+  state.owners[run.info->owner].num_workers += static_cast<int>(run.gang.size());
+}
+
+void LeaveLive(State& state, const Run& run) {
+  state.live_runs.erase(run.id);
+  state.live_by_priority.erase({run.priority, run.id});
+  state.owners[run.info->owner].num_workers -= static_cast<int>(run.gang.size());
 }
 
 void IndexWorker(State& state, Worker& worker) {
@@ -74,9 +102,11 @@ void ForgetWorker(State& state, const WorkerId& id) {
 
 void BuildIndexes(State& state, absl::Time now, absl::Duration lease) {
   state.queue.clear();
-  state.queue_by_demand.clear();
+  state.lines.clear();
   state.backoffs.clear();
   state.live_runs.clear();
+  state.live_by_priority.clear();
+  for (auto& [name, owner] : state.owners) owner.num_workers = owner.num_queued = 0;
   state.experiment_by_request.clear();
   state.idle_workers.clear();
   state.worker_deadlines.clear();
@@ -86,7 +116,7 @@ void BuildIndexes(State& state, absl::Time now, absl::Duration lease) {
   for (const auto& [id, run] : state.runs) {
     if (run.state == RunState::kQueued) EnterQueue(state, run);
     if (!IsLive(run.state)) continue;
-    state.live_runs.insert(id);
+    EnterLive(state, run);
     for (int rank = 0; rank < static_cast<int>(run.gang.size()); ++rank) {
       if (run.ranks[rank] != RankState::kEnded) ExpectBack(state, run, rank, now + lease);
     }

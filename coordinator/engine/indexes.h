@@ -11,6 +11,10 @@ void EnterQueue(State& state, const Run& run);
 /// `run` stops being QUEUED; its priority, age and backoff are still those it entered with.
 void LeaveQueue(State& state, const Run& run);
 
+/// The run's gang was formed, or is given up: counts its workers as its owner's. Call while `gang` is set.
+void EnterLive(State& state, const Run& run);
+void LeaveLive(State& state, const Run& run);
+
 /// To be called after every change of a worker; costs nothing if it was none for the indexes.
 void IndexWorker(State& state, Worker& worker);
 

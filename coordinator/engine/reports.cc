@@ -39,14 +39,14 @@ void Take(const Said& said, const RendezvousOpen& report) {
   Run& run = said.run;
   if (said.rank() != 0 || report.address == run.rendezvous || IsEnding(run)) return;
   if (!run.rendezvous.empty()) {
-    LoseAttempt(said.tx, run, said.actor(),
+    LoseAttempt(said.tx, run, Cause::kTrainerFailed, said.actor(),
                 fmt::format("{} opened a second rendezvous at {} after the one at {}: its trainer was started twice",
                             said.Subject(), report.address, run.rendezvous));
     return;
   }
   run.rendezvous = report.address;
   said.tx.Touch(run);
-  for (int rank = 1; rank < run.info->world_size; ++rank) {
+  for (int rank = 1; rank < static_cast<int>(run.gang.size()); ++rank) {
     if (run.ranks[rank] == RankState::kHeld) StartRank(said.tx, run, rank);
   }
 }
@@ -58,6 +58,8 @@ void Take(const Said& said, const RankStarted& report) {
   if (said.rank() == 0) {
     RollBack(run.progress, report.first_step - 1);
     said.tx.changes.truncations.push_back({run.id, report.first_step - 1});
+    // Read and taken: later attempts go on from what this one makes of it.
+    run.resume_checkpoint.clear();
   }
   said.tx.Touch(run);
   const bool all_started =
@@ -65,7 +67,7 @@ void Take(const Said& said, const RankStarted& report) {
   if (all_started && run.state == RunState::kStarting) {
     said.tx.Move(run, RunEvent::kAllRanksStarted, said.actor(),
                  fmt::format("attempt {} started from step {} on {} of {} ranks", run.attempt, run.progress.step + 1,
-                             run.info->world_size, run.info->world_size));
+                             run.gang.size(), run.gang.size()));
   }
 }
 
@@ -124,7 +126,7 @@ void Take(const Said& said, const TrainerStopped& report) {
   }
   if (run.state == RunState::kStopping) return;
   AskToStop(said.tx, run, StopIntent::kRequeue, said.actor(),
-            fmt::format("{} was stopped by its worker after step {}", said.Subject(), report.step));
+            fmt::format("{} was stopped by its worker after step {}", said.Subject(), report.step), Cause::kDrained);
 }
 
 void Take(const Said& said, const TrainerFailed& report) {
@@ -137,7 +139,7 @@ void Take(const Said& said, const TrainerFailed& report) {
     run.outcome_detail = message;
     said.tx.Touch(run);
   } else if (report.retryable) {
-    LoseAttempt(said.tx, run, said.actor(),
+    LoseAttempt(said.tx, run, Cause::kTrainerFailed, said.actor(),
                 fmt::format("{} failed after step {}: {}", said.Subject(), report.step, message));
   } else {
     FailForGood(said.tx, run, said.actor(), message);
@@ -147,6 +149,9 @@ void Take(const Said& said, const TrainerFailed& report) {
 std::string ExitText(const Said& said, const TrainerExited& report) {
   const std::string detail = report.detail.empty() ? "" : ": " + report.detail;
   const int64_t step = said.run.progress.step;
+  if (report.was_stuck) {
+    return fmt::format("{} made no progress after step {} and was ended{}", said.Subject(), step, detail);
+  }
   if (report.signal) {
     return fmt::format("{} was ended by signal {} after step {}{}", said.Subject(), *report.signal, step, detail);
   }
@@ -156,10 +161,16 @@ std::string ExitText(const Said& said, const TrainerExited& report) {
   return fmt::format("{} could not be started{}", said.Subject(), detail);
 }
 
+Cause CauseOf(const TrainerExited& report) {
+  if (report.was_stuck) return Cause::kTrainerStuck;
+  return report.code || report.signal ? Cause::kTrainerDied : Cause::kNotStarted;
+}
+
 void Take(const Said& said, const TrainerExited& report) {
   Release(said.tx, said.command.worker, said.command.attempt);
-  EndRank(said.tx, said.run, said.rank(),
-          {.is_clean = report.code == 0, .actor = said.actor(), .words = ExitText(said, report)});
+  EndRank(
+      said.tx, said.run, said.rank(),
+      {.is_clean = report.code == 0, .cause = CauseOf(report), .actor = said.actor(), .words = ExitText(said, report)});
 }
 
 /// One acknowledgement covers all before it, so that a burst of reports needs only the last.

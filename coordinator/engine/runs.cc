@@ -1,119 +1,37 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <limits>
+#include <map>
 
 #include "common/status.h"
 #include "coordinator/engine/attempts.h"
 #include "coordinator/engine/handlers.h"
+#include "coordinator/engine/indexes.h"
 #include "coordinator/engine/labels.h"
+#include "coordinator/engine/selection.h"
 
-// What users do to runs: cancel and requeue.
+// What users do to runs: cancel, requeue, hold, release, priority.
 namespace normlab::engine {
 namespace {
-
-bool IsEmpty(const Selector& selector) {
-  return selector.runs.empty() && !selector.experiment && selector.labels.empty() && selector.states.empty();
-}
-
-bool MatchesStates(const Selector& selector, const Run& run) {
-  return selector.states.empty() ||
-         std::find(selector.states.begin(), selector.states.end(), run.state) != selector.states.end();
-}
-
-/// All but the states.
-bool MatchesPlace(const Selector& selector, const Run& run) {
-  if (selector.experiment && run.id.experiment != *selector.experiment) return false;
-  if (!HasLabels(run.info->labels, selector.labels)) return false;
-  return selector.runs.empty() || std::find(selector.runs.begin(), selector.runs.end(), run.id) != selector.runs.end();
-}
-
-absl::StatusOr<std::vector<Run*>> FindNamed(State& state, const Selector& selector) {
-  std::vector<RunId> ids = selector.runs;
-  std::sort(ids.begin(), ids.end());
-  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
-  Selector others = selector;
-  others.runs.clear();
-  std::vector<Run*> chosen;
-  std::vector<std::string> unknown;
-  for (const RunId& id : ids) {
-    const auto found = state.runs.find(id);
-    if (found == state.runs.end()) {
-      unknown.push_back(id.ToString());
-    } else if (MatchesPlace(others, found->second)) {
-      chosen.push_back(&found->second);
-    }
-  }
-  if (!unknown.empty()) {
-    return absl::NotFoundError(fmt::format("{} of {} runs do not exist: {}; nothing was done", unknown.size(),
-                                           ids.size(), NamesText(unknown)));
-  }
-  return chosen;
-}
-
-/// Runs of one experiment share its labels, so that a look at the first says all of them.
-std::vector<Run*> FindByExperiment(State& state, const Selector& selector) {
-  std::vector<Run*> chosen;
-  auto next = selector.experiment ? state.runs.lower_bound({*selector.experiment, 0}) : state.runs.begin();
-  while (next != state.runs.end()) {
-    const ExperimentId experiment = next->first.experiment;
-    if (selector.experiment && experiment != *selector.experiment) break;
-    if (!HasLabels(next->second.info->labels, selector.labels)) {
-      next = state.runs.upper_bound({experiment, std::numeric_limits<int32_t>::max()});
-      continue;
-    }
-    for (; next != state.runs.end() && next->first.experiment == experiment; ++next) chosen.push_back(&next->second);
-  }
-  return chosen;
-}
-
-std::string SelectorText(const Selector& selector) {
-  std::vector<std::string> parts;
-  if (!selector.runs.empty()) parts.push_back(fmt::format("one of {} named runs", selector.runs.size()));
-  if (selector.experiment) parts.push_back("experiment " + selector.experiment->ToString());
-  if (!selector.labels.empty()) parts.push_back("labels " + LabelsText(selector.labels));
-  if (!selector.states.empty()) {
-    std::string states;
-    for (const RunState state : selector.states) states += fmt::format("{}{}", states.empty() ? "" : "|", Name(state));
-    parts.push_back("state " + states);
-  }
-  return fmt::format("{}", fmt::join(parts, " and "));
-}
-
-/// The chosen runs whatever their state, in order of id.
-absl::StatusOr<std::vector<Run*>> FindAnywhere(State& state, const Selector& selector) {
-  if (IsEmpty(selector)) {
-    return absl::NotFoundError("the selector is empty and chooses nothing: name runs, an experiment, labels or states");
-  }
-  if (!selector.runs.empty()) return FindNamed(state, selector);
-  if (selector.experiment && !state.experiments.contains(*selector.experiment)) {
-    return absl::NotFoundError(fmt::format("there is no experiment {}", selector.experiment->ToString()));
-  }
-  return FindByExperiment(state, selector);
-}
-
-absl::Status NothingChosen(const Selector& selector, size_t seen) {
-  return absl::NotFoundError(
-      fmt::format("no run is chosen by {} ({} runs match but for their state)", SelectorText(selector), seen));
-}
 
 std::string CancelOne(Transaction& tx, Run& run, const std::string& actor, const std::string& reason) {
   switch (run.state) {
     case RunState::kQueued:
-      tx.Move(run, RunEvent::kCancelAsked, actor, reason);
+      tx.Move(run, RunEvent::kCancelAsked, actor, reason, Cause::kUser);
       return "cancelled while it waited";
     case RunState::kStarting:
     case RunState::kRunning: {
-      const int asked = AskToStop(tx, run, StopIntent::kCancel, actor, reason);
-      return fmt::format("asked {} of {} ranks to checkpoint and end within {}", asked, run.info->world_size,
+      const int asked = AskToStop(tx, run, StopIntent::kCancel, actor, reason, Cause::kUser);
+      return fmt::format("asked {} of {} ranks to checkpoint and end within {}", asked, run.gang.size(),
                          absl::FormatDuration(tx.options.stop_grace));
     }
     case RunState::kStopping:
       if (run.stop_intent == StopIntent::kCancel) return "was already being cancelled";
       run.stop_intent = StopIntent::kCancel;
       run.reason = reason;
+      run.cause = Cause::kUser;
       tx.Touch(run);
-      tx.Note(run, actor, reason);
+      tx.Note(run, actor, reason, Cause::kUser);
       return "was stopping to wait again; now it will be cancelled";
     case RunState::kSucceeded:
     case RunState::kFailed:
@@ -130,17 +48,22 @@ std::string RequeueOne(Transaction& tx, Run& run, const RequeueRuns& command) {
     run.resume_from_attempt = run.attempt + 1;
     run.progress = Progress();
   }
+  run.resume_checkpoint = command.checkpoint;
+  // What the named checkpoint is made into carries the next attempt's number: newer ones of earlier attempts are void.
+  if (!command.checkpoint.empty()) run.resume_from_attempt = run.attempt + 1;
   run.failures = 0;
   run.outcome = Outcome::kNone;
   run.outcome_detail.clear();
   run.queued_at = tx.now;
   run.requeue_request_id = command.request_id;
   const std::string from =
-      run.progress.checkpoint
+      !command.checkpoint.empty() ? "checkpoint " + command.checkpoint
+      : run.progress.checkpoint
           ? fmt::format("checkpoint {} (step {})", run.progress.checkpoint->name, run.progress.checkpoint->step)
           : "the beginning";
   const std::string words = command.reason.empty() ? "" : ": " + command.reason;
-  tx.Move(run, RunEvent::kRequeueAsked, actor, fmt::format("requeued by {} from {}{}", actor, from, words));
+  tx.Move(run, RunEvent::kRequeueAsked, actor, fmt::format("requeued by {} from {}{}", actor, from, words),
+          Cause::kUser);
   return fmt::format("queued again with priority {} from {}", run.priority, from);
 }
 
@@ -167,11 +90,37 @@ absl::Status CheckAllTerminal(const std::vector<Run*>& runs) {
       others.size(), runs.size(), NamesText(others)));
 }
 
-}  // namespace
-
-bool Matches(const Selector& selector, const Run& run) {
-  return MatchesPlace(selector, run) && MatchesStates(selector, run);
+std::string UpdateOne(Transaction& tx, Run& run, const UpdateRuns& command) {
+  if (run.state != RunState::kQueued) return fmt::format("is {}, not QUEUED; left alone", Name(run.state));
+  const bool is_held = command.held.value_or(run.is_held);
+  const int priority = command.priority.value_or(run.priority);
+  if (is_held == run.is_held && priority == run.priority) {
+    return fmt::format("was already {} with priority {}", is_held ? "held" : "waiting", priority);
+  }
+  std::vector<std::string> parts;
+  if (is_held != run.is_held) parts.push_back(is_held ? "held" : "released");
+  if (priority != run.priority) parts.push_back(fmt::format("priority {} instead of {}", priority, run.priority));
+  LeaveQueue(tx.state, run);
+  run.is_held = is_held;
+  run.priority = priority;
+  EnterQueue(tx.state, run);
+  const std::string actor = UserActor(command.actor);
+  const std::string done = fmt::format("{}", fmt::join(parts, ", "));
+  run.reason = fmt::format("{} by {}{}", done, actor, command.reason.empty() ? "" : ": " + command.reason);
+  run.cause = Cause::kUser;
+  tx.Touch(run);
+  tx.Note(run, actor, run.reason, Cause::kUser);
+  return done;
 }
+
+absl::Status CheckQuotas(const Transaction& tx, const std::vector<Run*>& runs) {
+  std::map<std::string, size_t> num_more;
+  for (const Run* run : runs) ++num_more[run->info->owner];
+  for (const auto& [owner, count] : num_more) NORMLAB_RETURN_IF_ERROR(CheckQueueQuota(tx, owner, count));
+  return absl::OkStatus();
+}
+
+}  // namespace
 
 absl::StatusOr<Reply> Handle(Transaction& tx, const CancelRuns& command) {
   NORMLAB_ASSIGN_OR_RETURN(std::vector<Run*> runs, FindAnywhere(tx.state, command.selector));
@@ -202,12 +151,31 @@ absl::StatusOr<Reply> Handle(Transaction& tx, const RequeueRuns& command) {
   std::erase_if(runs, [&](const Run* run) { return !MatchesStates(command.selector, *run); });
   if (runs.empty()) return NothingChosen(command.selector, seen);
   NORMLAB_RETURN_IF_ERROR(CheckAllTerminal(runs));
+  NORMLAB_RETURN_IF_ERROR(CheckQuotas(tx, runs));
+  if (command.from_scratch && !command.checkpoint.empty()) {
+    return absl::InvalidArgumentError(
+        fmt::format("from_scratch ignores checkpoints, and {} is named: choose one of them", command.checkpoint));
+  }
   RunsChanged reply;
   reply.changes.reserve(runs.size());
   for (Run* run : runs) {
     const RunState before = run->state;
     std::string note = RequeueOne(tx, *run, command);
     reply.changes.push_back({run->id, before, run->state, std::move(note)});
+  }
+  return reply;
+}
+
+absl::StatusOr<Reply> Handle(Transaction& tx, const UpdateRuns& command) {
+  NORMLAB_ASSIGN_OR_RETURN(std::vector<Run*> runs, FindAnywhere(tx.state, command.selector));
+  const size_t seen = runs.size();
+  std::erase_if(runs, [&](const Run* run) { return !MatchesStates(command.selector, *run); });
+  if (runs.empty()) return NothingChosen(command.selector, seen);
+  RunsChanged reply;
+  reply.changes.reserve(runs.size());
+  for (Run* run : runs) {
+    std::string note = UpdateOne(tx, *run, command);
+    reply.changes.push_back({run->id, run->state, run->state, std::move(note)});
   }
   return reply;
 }

@@ -23,6 +23,28 @@ namespace normlab::engine {
 /// How a STOPPING run ends once its gang is gone.
 enum class StopIntent { kNone = 0, kCancel = 1, kRequeue = 2 };
 
+/// What brought a run where it is, as in types.proto. Recorded by whoever knew it.
+enum class Cause {
+  kNone = 0,
+  kUser,
+  kPreempted,
+  kDrained,
+  kWorkerLost,
+  kWorkerRestarted,
+  kTrainerFailed,
+  kTrainerDied,
+  kTrainerStuck,
+  kNotStarted,
+  kFinished
+};
+
+/// Where a run goes that lost its workers through no wish of its user.
+enum class RequeuePolicy {
+  kFront = 0,  // Keeps its age, and so its place.
+  kBack = 1,   // Is as old as one that was submitted now.
+  kNever = 2,  // Is not preempted; after a loss, is not tried again.
+};
+
 /// What one rank of the current attempt has said.
 enum class RankState {
   kHeld = 0,     // Waits for rank 0's address; nothing was sent to its worker.
@@ -67,6 +89,9 @@ struct RunInfo {
   std::string owner;
   std::string spec;  // Serialized RunSpec.
   int world_size = 1;
+  std::vector<int> smaller_worlds;  // World sizes that will do if the full one cannot be had; largest first.
+  RequeuePolicy on_preemption = RequeuePolicy::kFront;
+  RequeuePolicy on_loss = RequeuePolicy::kFront;
   int retries_max = 0;
   int64_t steps = 0;
   absl::Time created_at;
@@ -80,6 +105,9 @@ struct Run {
   int attempt = 0;  // The fence: whatever names another attempt is refused.
   int failures = 0;
   int resume_from_attempt = 1;
+  std::string resume_checkpoint;  // That the next attempt has to go on from; empty: the newest whole one.
+  bool is_held = false;           // QUEUED, and not to be placed.
+  Cause cause = Cause::kNone;
   StopIntent stop_intent = StopIntent::kNone;
   Outcome outcome = Outcome::kNone;
   std::string outcome_detail;    // The trainer's or agent's words.
@@ -143,7 +171,27 @@ struct Worker {
 /// A worker whose lease is over is shown as lost for this long, then forgotten (unless it is cordoned).
 inline constexpr absl::Duration kLostWorkerKept = absl::Hours(1);
 
-/// Order in the queue: priority, then age, then id.
+/// What one user has of the cluster. Usage is kept as it was at `as_of`: see UsageAt.
+struct Owner {
+  double worker_seconds = 0;  // Decayed to as_of.
+  absl::Time as_of = absl::UnixEpoch();
+  int num_workers = 0;  // Index: workers of his live runs.
+  int num_queued = 0;   // Index: his QUEUED runs.
+
+  bool operator==(const Owner&) const = default;
+};
+
+/// How the cluster is shared. Zero switches a limit off.
+struct Policy {
+  absl::Duration usage_half_life = absl::Hours(24);  // After it, what a user has had counts half.
+  absl::Duration aging = absl::Hours(24);            // A run that waits gains one point of priority each.
+  absl::Duration run_time_min = absl::Minutes(10);   // An attempt is not preempted before.
+  int workers_per_user_max = 0;
+  int queued_per_user_max = 0;
+};
+
+/// A QUEUED run's place among all that were ever queued: priority, then age, then id. What is placed next depends on
+/// the time and on who has had how much as well: see scheduler/order.h.
 struct QueueKey {
   int negative_priority;
   absl::Time queued_at;
@@ -152,26 +200,44 @@ struct QueueKey {
   std::strong_ordering operator<=>(const QueueKey&) const = default;
 };
 
-/// What a run asks of the cluster. Queued runs that ask the same stand in one line: if the first cannot be placed, none
-/// behind it can.
+/// What a run asks of the cluster.
 struct Demand {
   std::map<std::string, std::string> worker_labels;
   int world_size = 1;
+  std::vector<int> smaller_worlds;
   auto operator<=>(const Demand&) const = default;
+};
+
+/// Queued runs of one user that ask the same with one priority stand in one line, the oldest first: if the first cannot
+/// be placed, none behind it can.
+struct LineKey {
+  int negative_priority = 0;
+  std::string owner;
+  Demand demand;
+  auto operator<=>(const LineKey&) const = default;
+};
+
+/// Age, then id.
+struct LinePlace {
+  absl::Time queued_at;
+  RunId id;
+  std::strong_ordering operator<=>(const LinePlace&) const = default;
 };
 
 struct State {
   std::map<ExperimentId, Experiment> experiments;
   std::map<RunId, Run> runs;
   std::map<WorkerId, Worker> workers;
+  std::map<std::string, Owner> owners;
   int64_t last_experiment_number = 0;
   int64_t revision = 0;  // Of the last tick that changed something.
 
   // Indexes; rebuilt by BuildIndexes after a load, kept by the engine afterwards.
-  std::set<QueueKey> queue;  // Every QUEUED run, also those in backoff.
-  std::map<Demand, std::set<QueueKey>> queue_by_demand;
-  std::set<std::pair<absl::Time, RunId>> backoffs;  // QUEUED runs with a not_before.
-  std::set<RunId> live_runs;                        // STARTING, RUNNING, STOPPING.
+  std::set<QueueKey> queue;                          // Every QUEUED run, also those held or in backoff.
+  std::map<LineKey, std::set<LinePlace>> lines;      // QUEUED runs that are not held.
+  std::set<std::pair<absl::Time, RunId>> backoffs;   // QUEUED runs with a not_before.
+  std::set<RunId> live_runs;                         // STARTING, RUNNING, STOPPING.
+  std::set<std::pair<int, RunId>> live_by_priority;  // The same, the lowest priority first.
   std::unordered_map<std::string, ExperimentId> experiment_by_request;
   std::set<WorkerId> idle_workers;  // Where a rank may be placed now.
   std::set<std::pair<absl::Time, WorkerId>> worker_deadlines;
@@ -180,6 +246,11 @@ struct State {
 /// The run's place in the queue.
 QueueKey KeyOf(const Run& run);
 Demand DemandOf(const RunInfo& info);
+LineKey LineOf(const Run& run);
+
+/// What `owner` has had up to `now`, in worker seconds, each counted less the longer ago it was: by half after each
+/// half-life. Workers that he holds now count from `as_of` on. A half-life of zero forgets at once.
+double UsageAt(const Owner& owner, absl::Time now, absl::Duration half_life);
 
 /// Whether a rank may be placed there now: connected, with a lease, not cordoned, not draining, nothing held.
 bool IsIdle(const Worker& worker);

@@ -11,7 +11,7 @@
 
 namespace normlab::engine {
 
-void Transaction::Move(Run& run, RunEvent event, const std::string& actor, const std::string& reason) {
+void Transaction::Move(Run& run, RunEvent event, const std::string& actor, const std::string& reason, Cause cause) {
   const RunState before = run.state;
   const std::optional<RunState> after = Next(before, event);
   if (!after) {
@@ -22,9 +22,11 @@ void Transaction::Move(Run& run, RunEvent event, const std::string& actor, const
   if (before == RunState::kQueued) {
     LeaveQueue(state, run);
     run.not_before.reset();
+    run.is_held = false;
   }
   if (IsLive(before) && !IsLive(*after)) {
-    state.live_runs.erase(run.id);
+    CountUsage(run.info->owner);
+    LeaveLive(state, run);
     run.gang.clear();
     run.ranks.clear();
     run.rendezvous.clear();
@@ -32,20 +34,36 @@ void Transaction::Move(Run& run, RunEvent event, const std::string& actor, const
   }
   run.state = *after;
   run.reason = reason;
+  if (cause != Cause::kNone) run.cause = cause;
   run.ended_at.reset();
   if (IsTerminal(*after)) run.ended_at = now;
-  if (IsLive(*after)) state.live_runs.insert(run.id);
+  if (IsLive(*after) && !IsLive(before)) {
+    CountUsage(run.info->owner);
+    EnterLive(state, run);
+  }
   if (*after == RunState::kQueued) {
     run.started_at.reset();
     EnterQueue(state, run);
   }
   Touch(run);
-  Note(run, actor, reason);
+  Note(run, actor, reason, cause);
 }
 
-void Transaction::Note(const Run& run, const std::string& actor, const std::string& reason) {
-  changes.events.push_back(
-      {.run = run.id, .time = now, .actor = actor, .state = run.state, .attempt = run.attempt, .reason = reason});
+void Transaction::Note(const Run& run, const std::string& actor, const std::string& reason, Cause cause) {
+  changes.events.push_back({.run = run.id,
+                            .time = now,
+                            .actor = actor,
+                            .state = run.state,
+                            .attempt = run.attempt,
+                            .reason = reason,
+                            .cause = cause});
+}
+
+void Transaction::CountUsage(const std::string& name) {
+  Owner& owner = state.owners[name];
+  owner.worker_seconds = UsageAt(owner, now, options.policy.usage_half_life);
+  owner.as_of = now;
+  changes.owners.insert(name);
 }
 
 void Transaction::Touch(Run& run) {

@@ -15,12 +15,15 @@ class Transaction {
       : options(options), state(state), now(now), changes(changes) {}
 
   /// Moves `run` as the table of run_state.h says and writes the event. Nothing else in the program assigns a run's
-  /// state. A run that stops being live forgets its gang. A move that the table refuses is a bug of the caller: the
-  /// program ends, because going on would make a wrong state durable.
-  void Move(Run& run, RunEvent event, const std::string& actor, const std::string& reason);
+  /// state. A run that stops being live forgets its gang; `cause` is kept if it is one. A move that the table refuses
+  /// is a bug of the caller: the program ends, because going on would make a wrong state durable.
+  void Move(Run& run, RunEvent event, const std::string& actor, const std::string& reason, Cause cause = Cause::kNone);
 
   /// Writes an event that moves nothing.
-  void Note(const Run& run, const std::string& actor, const std::string& reason);
+  void Note(const Run& run, const std::string& actor, const std::string& reason, Cause cause = Cause::kNone);
+
+  /// The owner's workers are about to change in number: counts his usage up to now.
+  void CountUsage(const std::string& owner);
 
   /// `run` has changed and must be stored.
   void Touch(Run& run);

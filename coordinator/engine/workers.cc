@@ -43,7 +43,8 @@ void LoseFormerWork(Transaction& tx, Worker& worker) {
   Run* run = FindCurrent(tx.state, worker.id, ref);
   if (run == nullptr) return;
   EndRank(tx, *run, ref.rank,
-          {.actor = WorkerActor(worker.id),
+          {.cause = Cause::kWorkerRestarted,
+           .actor = WorkerActor(worker.id),
            .words = fmt::format("worker {} was restarted and rank {} died with it", worker.id.name, ref.rank)});
 }
 
@@ -96,7 +97,8 @@ void LoseWorker(Transaction& tx, Worker& worker) {
   Run* run = FindCurrent(tx.state, id, *ref);
   if (run == nullptr) return;
   EndRank(tx, *run, ref->rank,
-          {.actor = kCoordinatorActor,
+          {.cause = Cause::kWorkerLost,
+           .actor = kCoordinatorActor,
            .words = fmt::format("worker {} with rank {} was lost: no heartbeat for {}", id.name, ref->rank,
                                 absl::FormatDuration(absl::Trunc(silence, absl::Milliseconds(1))))});
 }
@@ -108,7 +110,8 @@ void GiveUpOnExit(Transaction& tx, Worker& worker) {
   Run* run = FindCurrent(tx.state, worker.id, ref);
   if (run == nullptr) return;
   EndRank(tx, *run, ref.rank,
-          {.actor = kCoordinatorActor,
+          {.cause = Cause::kWorkerRestarted,
+           .actor = kCoordinatorActor,
            .words = fmt::format("worker {} came back without rank {} and did not report its end within {}",
                                 worker.id.name, ref.rank, absl::FormatDuration(tx.options.lease))});
 }
@@ -175,7 +178,7 @@ absl::StatusOr<Reply> Handle(Transaction& tx, const WorkerDraining& command) {
   if (run == nullptr || run->state == RunState::kStopping || run->outcome == Outcome::kFinished) return Done();
   // The whole gang has to stop at one step; the agent itself can only reach its own rank.
   AskToStop(tx, *run, StopIntent::kRequeue, WorkerActor(worker->id),
-            fmt::format("worker {} with rank {} is draining", worker->id.name, worker->attempt->rank));
+            fmt::format("worker {} with rank {} is draining", worker->id.name, worker->attempt->rank), Cause::kDrained);
   return Done();
 }
 

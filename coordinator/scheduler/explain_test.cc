@@ -9,7 +9,7 @@ namespace {
 using engine::Script;
 
 std::string Explain(const Script& script, const char* run) {
-  return ExplainWait(script.state(), script.state().runs.at(*RunId::Parse(run)), script.now());
+  return ExplainWait(script.state(), script.policy(), script.state().runs.at(*RunId::Parse(run)), script.now());
 }
 
 void Do(Script& script, std::initializer_list<const char*> commands) {
@@ -27,7 +27,7 @@ TEST(ExplainWaitTest, SaysThatNoWorkerIsKnown) {
 TEST(ExplainWaitTest, SaysThatTooFewWorkersAreKnown) {
   Script script;
   Do(script, {"submit 1 world=3", "hello w1"});
-  EXPECT_EQ(Explain(script, "exp-0001.01"), "needs 3 workers: only 1 is known (1 idle, 0 busy, 0 draining)");
+  EXPECT_EQ(Explain(script, "exp-0001.01"), "needs 3 workers: only 1 is known (1 is free)");
 }
 
 TEST(ExplainWaitTest, CountsWorkersByWhatTheyDoAndRunsAhead) {
@@ -35,10 +35,10 @@ TEST(ExplainWaitTest, CountsWorkersByWhatTheyDoAndRunsAhead) {
   Do(script, {"submit 2 need=gpu:h100", "hello w1 gpu:h100", "hello w2 gpu:h100", "hello other", "place exp-0001.02 w2",
               "submit 2", "submit 1 world=2 need=gpu:h100"});
   EXPECT_EQ(Explain(script, "exp-0003.01"),
-            "needs 2 workers with gpu=h100: 1 idle, 1 busy (exp-0001.02), 0 draining; 3 runs are ahead");
+            "needs 2 workers with gpu=h100; 1 is free, 1 busy (exp-0001.02); number 4 in the queue");
   Do(script, {"hello w3 gpu:h100", "cordon w3", "hello w4 gpu:h100", "disconnect w4", "drain w1"});
   EXPECT_EQ(Explain(script, "exp-0001.01"),
-            "needs 1 worker with gpu=h100: 0 idle, 1 busy (exp-0001.02), 1 draining, 1 cordoned, 1 unreachable; it is "
+            "needs 1 worker with gpu=h100; 0 are free, 1 busy (exp-0001.02), 1 draining, 1 cordoned, 1 unreachable; "
             "first in the queue");
 }
 

@@ -3,7 +3,6 @@
 #include <absl/time/time.h>
 
 #include <cstdint>
-#include <map>
 #include <string>
 #include <vector>
 
@@ -17,15 +16,40 @@ struct Placement {
   std::vector<WorkerId> gang;
 };
 
-/// Gives gangs, all or nothing, to waiting runs in queue order (priority, age, id). A run that cannot be placed now but
-/// whose gang exists reserves the idle workers that match it, so that smaller runs behind it cannot starve it; a run
-/// that no set of known workers could ever serve reserves nothing. A gang is packed on as few hosts as its idle workers
-/// allow; workers with labels that other queued runs ask for are taken last. Pure: the same state and time always give
-/// the same placements.
-std::vector<Placement> PlaceGangs(const engine::State& state, absl::Time now);
+/// A run that has to give its workers up.
+struct Preemption {
+  RunId run;
+  RunId beneficiary;
+};
 
-/// Why a queued run waits, in words with numbers: backoff, workers that are missing or busy, runs ahead of it. The
-/// reason of a run that does not wait. Looks at every worker: for one run, not for lists.
-std::string ExplainWait(const engine::State& state, const engine::Run& run, absl::Time now);
+struct Decision {
+  std::vector<Placement> placements;
+  std::vector<Preemption> preemptions;
+};
+
+/// Gives gangs, all or nothing, to waiting runs in the order of QueueOrder. A run that cannot be placed now but whose
+/// gang exists reserves the idle workers that serve it, so that those behind it cannot starve it (docs/scheduling.md
+/// has the argument); it also takes the workers of running runs of lower priority if these give enough. A run that no
+/// set of known workers could ever serve reserves nothing; if it may run on fewer workers, it asks for the largest gang
+/// that exists. Nobody gets more workers than Policy::workers_per_user_max. A gang is of one build and packed on as few
+/// hosts as its idle workers allow. Pure: the same state, policy and time always give the same decision.
+Decision Schedule(const engine::State& state, const engine::Policy& policy, absl::Time now);
+
+/// Why a queued run waits, in words with numbers: hold, backoff, quota, workers that are missing or busy and until
+/// when, its place in the queue. The reason of a run that does not wait. Looks at every worker: for one run, not for
+/// lists.
+std::string ExplainWait(const engine::State& state, const engine::Policy& policy, const engine::Run& run,
+                        absl::Time now);
+
+struct Waiting {
+  RunId run;
+  int64_t position = 0;  // 1 for the first; 0 for a run that is held or in backoff.
+  std::string reason;
+};
+
+/// `limit` waiting runs behind the first `offset`, in the order in which they would be placed, then those in backoff
+/// and held ones. One pass over the workers for each different set of labels that the runs ask for.
+std::vector<Waiting> ListWaiting(const engine::State& state, const engine::Policy& policy, absl::Time now,
+                                 size_t offset, size_t limit);
 
 }  // namespace normlab::scheduler

@@ -32,6 +32,8 @@ inline constexpr MethodRule kMethodRules[] = {
     // A submitter's own runs only: see RestrictToOwn.
     {"RunService/CancelRuns", Access::kSubmitter, true},
     {"RunService/RequeueRuns", Access::kSubmitter, true},
+    {"RunService/UpdateRuns", Access::kSubmitter, true},
+    {"RunService/ListQueue", Access::kViewer, false},
     {"RunService/GetRun", Access::kViewer, false},
     {"RunService/ListRuns", Access::kViewer, false},
     {"RunService/WatchRuns", Access::kViewer, false},

@@ -64,16 +64,29 @@ engine::NewRun ToNewRun(ExpandedRun expanded) {
           .axes = std::move(expanded.axes),
           .worker_labels = ToMap(spec.resources().worker_labels()),
           .world_size = spec.resources().workers(),
+          .smaller_worlds = store::SmallerWorlds(spec),
+          .on_preemption = store::ToRequeuePolicy(spec.resources().on_preemption()),
+          .on_loss = store::ToRequeuePolicy(spec.resources().on_loss()),
           .retries_max = spec.retries_max(),
           .steps = spec.train().steps()};
 }
 
 absl::Status RefuseEmpty(const engine::Selector& selector, const char* verb) {
-  if (selector.runs.empty() && !selector.experiment && selector.labels.empty() && selector.states.empty()) {
+  if (selector.IsEmpty()) {
     return absl::InvalidArgumentError(
-        fmt::format("selector: is empty; say which runs to {} by run, experiment, label or state", verb));
+        fmt::format("selector: is empty; say which runs to {} by run, experiment, label, state, owner or time", verb));
   }
   return absl::OkStatus();
+}
+
+/// Nullopt if the request gives none.
+template <typename Request>
+absl::StatusOr<std::optional<int>> ToPriority(const Request& request) {
+  if (!request.has_priority()) return std::optional<int>();
+  if (request.priority() < -1000 || request.priority() > 1000) {
+    return absl::InvalidArgumentError(fmt::format("priority: is {}, must be from -1000 to 1000", request.priority()));
+  }
+  return std::optional<int>(request.priority());
 }
 
 absl::StatusOr<engine::Report> ToReport(const v1::TrainerEvent& event) {
@@ -127,7 +140,8 @@ absl::StatusOr<engine::Report> ToReport(const v1::TrainerEvent& event) {
 engine::Report ToReport(const v1::TrainerExit& exit) {
   return engine::TrainerExited{.code = exit.has_code() ? std::optional(exit.code()) : std::nullopt,
                                .signal = exit.has_signal() ? std::optional(exit.signal()) : std::nullopt,
-                               .detail = Cut(exit.detail(), kWordsBytesMax)};
+                               .detail = Cut(exit.detail(), kWordsBytesMax),
+                               .was_stuck = exit.cause() == v1::CAUSE_TRAINER_STUCK};
 }
 
 struct ToCoordinatorMessage {
@@ -148,6 +162,7 @@ struct ToCoordinatorMessage {
     target->set_experiment_id(start.attempt.run.experiment.ToString());
     target->set_resume_from_attempt(start.resume_from_attempt);
     target->set_rendezvous(start.rendezvous);
+    target->set_resume_checkpoint(start.resume_checkpoint);
   }
   void operator()(const engine::SendStop& stop) {
     v1::StopAttempt* target = message.mutable_stop();
@@ -218,6 +233,10 @@ absl::StatusOr<engine::Selector> ToSelector(const v1::RunSelector& message) {
     }
     selector.states.push_back(static_cast<engine::RunState>(state));
   }
+  NORMLAB_RETURN_IF_ERROR(CheckText("selector.owner", message.owner(), kLabelBytesMax));
+  selector.owner = message.owner();
+  if (message.has_created_after()) selector.created_after = FromTimestamp(message.created_after());
+  if (message.has_created_before()) selector.created_before = FromTimestamp(message.created_before());
   return selector;
 }
 
@@ -259,12 +278,24 @@ absl::StatusOr<engine::RequeueRuns> ToCommand(const v1::RequeueRunsRequest& requ
   NORMLAB_RETURN_IF_ERROR(CheckText("request_id", request.request_id(), kIdBytesMax));
   command.reason = request.reason();
   command.request_id = request.request_id();
-  if (request.has_priority()) {
-    if (request.priority() < -1000 || request.priority() > 1000) {
-      return absl::InvalidArgumentError(fmt::format("priority: is {}, must be from -1000 to 1000", request.priority()));
-    }
-    command.priority = request.priority();
+  if (!request.checkpoint().empty()) NORMLAB_RETURN_IF_ERROR(CheckName("checkpoint", request.checkpoint()));
+  command.checkpoint = request.checkpoint();
+  NORMLAB_ASSIGN_OR_RETURN(command.priority, ToPriority(request));
+  return command;
+}
+
+absl::StatusOr<engine::UpdateRuns> ToCommand(const v1::UpdateRunsRequest& request) {
+  engine::UpdateRuns command;
+  NORMLAB_ASSIGN_OR_RETURN(command.selector, ToSelector(request.selector()));
+  NORMLAB_RETURN_IF_ERROR(RefuseEmpty(command.selector, "update"));
+  NORMLAB_ASSIGN_OR_RETURN(command.actor, ToActor(request.actor()));
+  NORMLAB_RETURN_IF_ERROR(CheckText("reason", request.reason(), kReasonBytesMax));
+  command.reason = request.reason();
+  if (!request.has_held() && !request.has_priority()) {
+    return absl::InvalidArgumentError("nothing to change: set held, priority or both");
   }
+  if (request.has_held()) command.held = request.held();
+  NORMLAB_ASSIGN_OR_RETURN(command.priority, ToPriority(request));
   return command;
 }
 

@@ -4,8 +4,10 @@
 #include <absl/status/statusor.h>
 #include <absl/time/time.h>
 
+#include <cstdint>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "coordinator/engine/command.h"
 #include "coordinator/engine/effect.h"
@@ -15,6 +17,13 @@
 // How services reach the engine, whose state belongs to one thread.
 namespace normlab::service {
 
+/// A run that waits, and why.
+struct WaitingRun {
+  RunId run;
+  int64_t position = 0;  // 1 for the first; 0 for one that is held or in backoff.
+  std::string reason;
+};
+
 /// The state as of the last durable tick. Valid only during the call that it is given to.
 struct View {
   const engine::State& state;
@@ -22,6 +31,8 @@ struct View {
   const RunTally& tally;
   /// Why a queued run waits, in words.
   const std::function<std::string(const engine::Run&)>& explain_wait;
+  /// At most `limit` waiting runs behind the first `offset`, in the order in which they would be placed.
+  const std::function<std::vector<WaitingRun>(size_t offset, size_t limit)>& list_waiting;
 };
 
 class EnginePort {

@@ -1,5 +1,6 @@
 #include "coordinator/service/run_service.h"
 
+#include <absl/strings/numbers.h>
 #include <fmt/format.h>
 
 #include <iterator>
@@ -70,6 +71,23 @@ absl::Status FillHistory(store::Store& store, RunId run, int64_t after_step, int
   }
 }
 
+/// Waiting runs behind the first `offset`.
+void FillQueue(const View& view, size_t offset, size_t page_size, v1::ListQueueResponse* response) {
+  const std::vector<WaitingRun> waiting = view.list_waiting(offset, page_size);
+  for (const WaitingRun& entry : waiting) {
+    v1::WaitingRun* added = response->add_runs();
+    *added->mutable_run() = ToListedRun(view.state.runs.at(entry.run));
+    added->mutable_run()->clear_spec();
+    added->mutable_run()->clear_progress();
+    added->set_position(entry.position);
+    added->set_reason(entry.reason);
+  }
+  response->set_num_waiting(static_cast<int64_t>(view.state.queue.size()));
+  if (waiting.size() == page_size && offset + page_size < view.state.queue.size()) {
+    response->set_next_page_token(fmt::format("{}", offset + page_size));
+  }
+}
+
 void FillChanges(const engine::Reply& reply, v1::ChangeRunsResponse* response) {
   *response = ToMessage(std::get<engine::RunsChanged>(reply));
 }
@@ -126,6 +144,28 @@ grpc::ServerUnaryReactor* RunService::RequeueRuns(grpc::CallbackServerContext* c
                                                   v1::ChangeRunsResponse* response) {
   return FinishFromReply(context, engine_, ToCommand(*request),
                          [response](const engine::Reply& reply, const View&) { FillChanges(reply, response); });
+}
+
+grpc::ServerUnaryReactor* RunService::UpdateRuns(grpc::CallbackServerContext* context,
+                                                 const v1::UpdateRunsRequest* request,
+                                                 v1::ChangeRunsResponse* response) {
+  return FinishFromReply(context, engine_, ToCommand(*request),
+                         [response](const engine::Reply& reply, const View&) { FillChanges(reply, response); });
+}
+
+grpc::ServerUnaryReactor* RunService::ListQueue(grpc::CallbackServerContext* context,
+                                                const v1::ListQueueRequest* request, v1::ListQueueResponse* response) {
+  const auto page_size = PageSize(request->page_size(), kPageSizeDefault, kPageSizeMax);
+  if (!page_size.ok()) return FinishNow(context, page_size.status());
+  uint64_t offset = 0;
+  if (!request->page_token().empty() && !absl::SimpleAtoi(request->page_token(), &offset)) {
+    return FinishNow(context, absl::InvalidArgumentError(fmt::format("page_token: '{}' is none that this service gave",
+                                                                     Cut(request->page_token(), 64))));
+  }
+  return FinishFromState(context, engine_, [offset, page_size = *page_size, response](const View& view) {
+    FillQueue(view, offset, static_cast<size_t>(page_size), response);
+    return absl::OkStatus();
+  });
 }
 
 grpc::ServerUnaryReactor* RunService::ListEvents(grpc::CallbackServerContext* context,

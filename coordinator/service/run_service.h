@@ -24,6 +24,10 @@ class RunService final : public v1::RunService::CallbackService {
                                        v1::ChangeRunsResponse* response) override;
   grpc::ServerUnaryReactor* RequeueRuns(grpc::CallbackServerContext* context, const v1::RequeueRunsRequest* request,
                                         v1::ChangeRunsResponse* response) override;
+  grpc::ServerUnaryReactor* UpdateRuns(grpc::CallbackServerContext* context, const v1::UpdateRunsRequest* request,
+                                       v1::ChangeRunsResponse* response) override;
+  grpc::ServerUnaryReactor* ListQueue(grpc::CallbackServerContext* context, const v1::ListQueueRequest* request,
+                                      v1::ListQueueResponse* response) override;
   grpc::ServerUnaryReactor* ListEvents(grpc::CallbackServerContext* context, const v1::ListEventsRequest* request,
                                        v1::ListEventsResponse* response) override;
   grpc::ServerWriteReactor<v1::LogEntry>* StreamLogs(grpc::CallbackServerContext* context,

@@ -115,6 +115,8 @@ absl::Status Server::Protect() {
   guard_.Protect(run_service_, "RunService/WatchRuns", &RunService::WatchRuns);
   guard_.Protect(run_service_, "RunService/CancelRuns", &RunService::CancelRuns);
   guard_.Protect(run_service_, "RunService/RequeueRuns", &RunService::RequeueRuns);
+  guard_.Protect(run_service_, "RunService/UpdateRuns", &RunService::UpdateRuns);
+  guard_.Protect(run_service_, "RunService/ListQueue", &RunService::ListQueue);
   guard_.Protect(run_service_, "RunService/ListEvents", &RunService::ListEvents);
   guard_.Protect(run_service_, "RunService/StreamLogs", &RunService::StreamLogs);
   guard_.Protect(run_service_, "RunService/GetMetrics", &RunService::GetMetrics);

@@ -25,6 +25,9 @@ static_assert(static_cast<int>(RunState::kQueued) == v1::QUEUED &&
               static_cast<int>(RunState::kSucceeded) == v1::SUCCEEDED &&
               static_cast<int>(RunState::kFailed) == v1::FAILED &&
               static_cast<int>(RunState::kCancelled) == v1::CANCELLED);
+static_assert(static_cast<int>(engine::Cause::kUser) == v1::CAUSE_USER &&
+              static_cast<int>(engine::Cause::kTrainerStuck) == v1::CAUSE_TRAINER_STUCK &&
+              static_cast<int>(engine::Cause::kFinished) == v1::CAUSE_FINISHED);
 
 v1::RunState ToProto(RunState state) { return static_cast<v1::RunState>(state); }
 
@@ -82,6 +85,8 @@ void PutMoving(const engine::Run& run, v1::Run& message) {
   if (run.not_before) *message.mutable_not_before() = ToTimestamp(*run.not_before);
   PutProgress(run, *message.mutable_progress());
   message.set_revision(run.revision);
+  message.set_held(run.is_held);
+  message.set_cause(static_cast<v1::Cause>(run.cause));
 }
 
 std::shared_ptr<const engine::RunInfo> ReadInfo(const v1::Run& message) {
@@ -93,6 +98,9 @@ std::shared_ptr<const engine::RunInfo> ReadInfo(const v1::Run& message) {
   info->owner = message.owner();
   info->spec = spec.SerializeAsString();
   info->world_size = spec.resources().workers();
+  info->smaller_worlds = SmallerWorlds(spec);
+  info->on_preemption = ToRequeuePolicy(spec.resources().on_preemption());
+  info->on_loss = ToRequeuePolicy(spec.resources().on_loss());
   info->retries_max = spec.retries_max();
   info->steps = spec.train().steps();
   info->created_at = FromTimestamp(message.created_at());
@@ -139,6 +147,34 @@ absl::Time FromTimestamp(const google::protobuf::Timestamp& timestamp) {
          absl::Nanoseconds(std::clamp(timestamp.nanos(), 0, 999'999'999));
 }
 
+std::vector<int> SmallerWorlds(const v1::RunSpec& spec) {
+  std::vector<int> worlds;
+  const int workers_min = spec.resources().workers_min();
+  if (workers_min == 0) return worlds;
+  const int batch_size = spec.train().batch_size();
+  const int micro_batch_size = std::max(1, spec.train().micro_batch_size());
+  for (int world = spec.resources().workers() - 1; world >= workers_min; --world) {
+    if (batch_size % (world * micro_batch_size) == 0) worlds.push_back(world);
+  }
+  return worlds;
+}
+
+engine::RequeuePolicy ToRequeuePolicy(const std::string& word) {
+  if (word == "back") return engine::RequeuePolicy::kBack;
+  return word == "never" ? engine::RequeuePolicy::kNever : engine::RequeuePolicy::kFront;
+}
+
+v1::StoredUsage ToStored(const engine::Owner& owner) {
+  v1::StoredUsage stored;
+  stored.set_worker_seconds(owner.worker_seconds);
+  *stored.mutable_as_of() = ToTimestamp(owner.as_of);
+  return stored;
+}
+
+engine::Owner FromStored(const v1::StoredUsage& stored) {
+  return {.worker_seconds = stored.worker_seconds(), .as_of = FromTimestamp(stored.as_of())};
+}
+
 std::map<std::string, std::string> ToMap(const google::protobuf::Map<std::string, std::string>& map) {
   return {map.begin(), map.end()};
 }
@@ -167,6 +203,7 @@ v1::Event ToProto(const engine::EventRecord& event) {
   message.set_state(ToProto(event.state));
   message.set_attempt(event.attempt);
   message.set_reason(event.reason);
+  message.set_cause(static_cast<v1::Cause>(event.cause));
   return message;
 }
 
@@ -236,6 +273,7 @@ v1::StoredRun MovingPart(const engine::Run& run) {
   for (const engine::RankState rank : run.ranks) stored.add_ranks(static_cast<int>(rank));
   stored.set_outcome(static_cast<int>(run.outcome));
   stored.set_outcome_detail(run.outcome_detail);
+  stored.set_resume_checkpoint(run.resume_checkpoint);
   return stored;
 }
 
@@ -251,6 +289,9 @@ absl::StatusOr<engine::Run> FromStored(const v1::StoredRun& stored) {
   run.attempt = message.attempt();
   run.failures = message.failures();
   run.resume_from_attempt = stored.resume_from_attempt();
+  run.resume_checkpoint = stored.resume_checkpoint();
+  run.is_held = message.held();
+  NORMLAB_ASSIGN_OR_RETURN(run.cause, ToEnum(message.cause(), engine::Cause::kNone, engine::Cause::kFinished, "cause"));
   NORMLAB_ASSIGN_OR_RETURN(run.stop_intent, ToEnum(stored.stop_intent(), engine::StopIntent::kNone,
                                                    engine::StopIntent::kRequeue, "stop intent"));
   NORMLAB_ASSIGN_OR_RETURN(

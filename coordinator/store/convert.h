@@ -18,6 +18,14 @@ namespace normlab::store {
 
 /// Times outside of what Timestamp can hold (years 1 to 9999) become the nearest that it can.
 google::protobuf::Timestamp ToTimestamp(absl::Time time);
+/// World sizes below resources.workers on which the run may go on with the same batch_size, largest first.
+std::vector<int> SmallerWorlds(const v1::RunSpec& spec);
+/// "front", "back" or "never"; a spec of before these words means "front".
+engine::RequeuePolicy ToRequeuePolicy(const std::string& word);
+
+v1::StoredUsage ToStored(const engine::Owner& owner);
+engine::Owner FromStored(const v1::StoredUsage& stored);
+
 absl::Time FromTimestamp(const google::protobuf::Timestamp& timestamp);
 
 /// Copies a protobuf map of strings.

@@ -10,6 +10,7 @@
 //
 //   table        key                              value
 //   meta         "meta"                           StoredMeta
+//   meta         "usage/" user                    StoredUsage
 //   experiments  experiment:u64                   StoredExperiment
 //   runs         run 0:u8                         StoredRun, the part that never changes
 //   runs         run 1:u8                         StoredRun, the rest; merged into the part before it
@@ -21,13 +22,16 @@
 //   run = experiment:u64 index:u32
 namespace normlab::store {
 
-inline constexpr int kSchemaVersion = 1;
+/// 2: usage beside the meta record, which version 1 would read as another one.
+inline constexpr int kSchemaVersion = 2;
 
 enum class Table { kMeta = 0, kExperiments, kRuns, kWorkers, kEvents, kHistory, kLogs };
 inline constexpr const char* kTableNames[] = {"meta", "experiments", "runs", "workers", "events", "history", "logs"};
 inline constexpr int kNumTables = 7;
 
 inline constexpr char kMetaKey[] = "meta";
+inline const std::string kUsagePrefix = "usage/";
+inline const std::string kUsageEnd = "usage0";  // Behind every key that begins with the prefix.
 
 /// Appends `value`, big-endian, in `bytes` bytes.
 inline void AppendNumber(std::string& key, uint64_t value, int bytes) {

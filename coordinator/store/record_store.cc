@@ -119,10 +119,15 @@ absl::Status RecordStore::LoadRuns(engine::State& state) {
 
 absl::StatusOr<engine::State> RecordStore::Load() {
   engine::State state;
-  NORMLAB_RETURN_IF_ERROR(
-      ScanMessages<v1::StoredMeta>(Table::kMeta, "", "", [&](std::string_view, const v1::StoredMeta& meta) {
-        state.last_experiment_number = meta.last_experiment_number();
-        state.revision = meta.revision();
+  NORMLAB_RETURN_IF_ERROR(ScanMessages<v1::StoredMeta>(Table::kMeta, kMetaKey, kUsagePrefix,
+                                                       [&](std::string_view, const v1::StoredMeta& meta) {
+                                                         state.last_experiment_number = meta.last_experiment_number();
+                                                         state.revision = meta.revision();
+                                                         return true;
+                                                       }));
+  NORMLAB_RETURN_IF_ERROR(ScanMessages<v1::StoredUsage>(
+      Table::kMeta, kUsagePrefix, kUsageEnd, [&](std::string_view key, const v1::StoredUsage& stored) {
+        state.owners[std::string(key.substr(kUsagePrefix.size()))] = FromStored(stored);
         return true;
       }));
   absl::Status converted;
@@ -175,6 +180,9 @@ void RecordStore::PutStates(const engine::State& state, const engine::Changes& c
     stored.set_id(id.name);
     stored.set_cordoned(true);
     batch.push_back(Put(Table::kWorkers, id.name, stored));
+  }
+  for (const std::string& name : changes.owners) {
+    batch.push_back(Put(Table::kMeta, kUsagePrefix + name, ToStored(state.owners.at(name))));
   }
   uint32_t place = 0;
   for (const engine::EventRecord& event : changes.events) {

@@ -261,7 +261,7 @@ TEST_P(StoreConformanceTest, RefusesANewerSchema) {
   ASSERT_TRUE((*disk_.open())->Write({{.key = kMetaKey, .value = meta.SerializeAsString()}}).ok());
   const auto store = OpenRecordStore(*disk_.open());
   EXPECT_EQ(store.status().code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(std::string(store.status().message()), HasSubstr("schema version 2, this program reads up to 1"));
+  EXPECT_THAT(std::string(store.status().message()), HasSubstr("schema version 3, this program reads up to 2"));
 }
 
 TEST_P(StoreConformanceTest, NamesARecordThatCannotBeRead) {

@@ -39,6 +39,21 @@ AttemptRef Ref(const std::string& text) {
   return {*run, static_cast<int>(Number(parts[1])), static_cast<int>(Number(parts[2]))};
 }
 
+std::vector<int> Numbers(const std::string& text) {
+  std::vector<int> numbers;
+  for (const auto& part : absl::StrSplit(text, ',', absl::SkipEmpty())) {
+    numbers.push_back(static_cast<int>(Number(std::string(part))));
+  }
+  return numbers;
+}
+
+RequeuePolicy PolicyOf(const std::string& name) {
+  if (name == "front") return RequeuePolicy::kFront;
+  if (name == "back") return RequeuePolicy::kBack;
+  if (name == "never") return RequeuePolicy::kNever;
+  Unknown(name);
+}
+
 RunState StateOf(const std::string& name) {
   for (int i = 1; i <= 7; ++i) {
     if (Name(static_cast<RunState>(i)) == name) return static_cast<RunState>(i);
@@ -93,7 +108,7 @@ template <typename Words>
 CreateExperiment MakeSubmit(Words& words, int number) {
   CreateExperiment command;
   command.request_id = words.Option("id", fmt::format("request-{}", number));
-  command.owner = "ada";
+  command.owner = words.Option("owner", "ada");
   command.spec_digest = words.Option("digest", "d1");
   command.priority = static_cast<int>(Number(words.Option("priority", "0")));
   command.labels = words.Pairs("label");
@@ -102,6 +117,9 @@ CreateExperiment MakeSubmit(Words& words, int number) {
     command.runs.push_back({.spec = "spec",
                             .worker_labels = words.Pairs("need"),
                             .world_size = static_cast<int>(Number(words.Option("world", "1"))),
+                            .smaller_worlds = Numbers(words.Option("smaller", "")),
+                            .on_preemption = PolicyOf(words.Option("on_preemption", "front")),
+                            .on_loss = PolicyOf(words.Option("on_loss", "front")),
                             .retries_max = static_cast<int>(Number(words.Option("retries", "3"))),
                             .steps = 100});
   }
@@ -112,6 +130,7 @@ template <typename Words>
 Selector MakeSelector(Words& words) {
   Selector selector;
   selector.labels = words.Pairs("label");
+  selector.owner = words.Option("owner", "");
   if (const std::string state = words.Option("state", ""); !state.empty()) selector.states = {StateOf(state)};
   while (!words.IsAtEnd()) {
     const std::string word = words.Take();
@@ -131,6 +150,7 @@ template <typename Words>
 WorkerHello MakeHello(Words& words) {
   const std::string name = words.Take();
   WorkerHello hello = {.worker = {name}, .incarnation = words.Option("inc", "a")};
+  hello.info.build = words.Option("build", "");
   hello.info.host = words.Option("host", "host-of-" + name);
   while (!words.IsAtEnd()) hello.info.labels.insert(Pair(words.Take()));
   for (const auto& ref : absl::StrSplit(words.Option("running", ""), ',', absl::SkipEmpty())) {
@@ -156,6 +176,7 @@ Report MakeReport(Words& words) {
   if (kind == "failed") return TrainerFailed{.message = words.Rest(), .step = number};
   if (kind == "failed_for_good") return TrainerFailed{.message = words.Rest(), .step = number, .retryable = false};
   if (kind == "exit") return TrainerExited{.code = static_cast<int>(number), .detail = words.Rest()};
+  if (kind == "stuck") return TrainerExited{.signal = static_cast<int>(number), .was_stuck = true};
   if (kind == "signal") return TrainerExited{.signal = static_cast<int>(number)};
   Unknown(kind);
 }
@@ -164,10 +185,43 @@ template <typename Words>
 RequeueRuns MakeRequeue(Words& words) {
   RequeueRuns command = {.actor = "bob", .reason = words.Option("why", ""), .request_id = words.Option("id", "")};
   for (const std::string& word : words.plain) command.from_scratch |= word == "scratch";
+  command.checkpoint = words.Option("checkpoint", "");
   const std::string priority = words.Option("priority", "");
   if (!priority.empty()) command.priority = static_cast<int>(Number(priority));
   command.selector = MakeSelector(words);
   return command;
+}
+
+template <typename Words>
+UpdateRuns MakeUpdate(const std::string& verb, Words& words) {
+  UpdateRuns command = {.actor = "bob", .reason = words.Option("why", "")};
+  if (verb == "priority") {
+    command.priority = static_cast<int>(Number(words.Take()));
+  } else {
+    command.held = verb == "hold";
+  }
+  command.selector = MakeSelector(words);
+  return command;
+}
+
+Policy MakePolicy(const std::multimap<std::string, std::string>& options, Policy policy) {
+  for (const auto& [key, value] : options) {
+    const int64_t number = Number(value);
+    if (key == "half_life") {
+      policy.usage_half_life = absl::Seconds(number);
+    } else if (key == "aging") {
+      policy.aging = absl::Seconds(number);
+    } else if (key == "run_time_min") {
+      policy.run_time_min = absl::Seconds(number);
+    } else if (key == "workers") {
+      policy.workers_per_user_max = static_cast<int>(number);
+    } else if (key == "queued") {
+      policy.queued_per_user_max = static_cast<int>(number);
+    } else {
+      Unknown(key);
+    }
+  }
+  return policy;
 }
 
 }  // namespace
@@ -215,6 +269,9 @@ std::string Script::Do(const std::string& line) {
   if (verb == "restart") return Restart();
   if (verb == "runs") return RunsText(state_, kStart);
   if (verb == "workers") return WorkersText(state_);
+  if (verb == "policy") return options_.policy = MakePolicy(words.options, options_.policy), "";
+  if (verb == "owners") return OwnersText(state_, options_.policy, now_);
+  if (verb == "hold" || verb == "release" || verb == "priority") return Execute(MakeUpdate(verb, words));
   if (verb == "verbose") return is_verbose_ = true, "";
   if (verb == "requeue") return Execute(MakeRequeue(words));
   if (verb == "cancel") {
@@ -227,6 +284,12 @@ std::string Script::Do(const std::string& line) {
   if (verb == "drain") return Execute(WorkerDraining{{name}, incarnation});
   if (verb == "disconnect") return Execute(WorkerDisconnected{{name}, incarnation});
   if (verb == "cordon" || verb == "uncordon") return Execute(CordonWorker{{name}, verb == "cordon", "bob"});
+  if (verb == "preempt") {
+    const auto victim = RunId::Parse(name);
+    const auto beneficiary = RunId::Parse(words.Take());
+    if (!victim || !beneficiary) Unknown(line);
+    return Execute(PreemptRun{*victim, *beneficiary});
+  }
   if (verb != "place") Unknown(line);
   const auto run = RunId::Parse(name);
   if (!run) Unknown(line);
@@ -244,6 +307,8 @@ State AfterRestart(State state, absl::Time now, absl::Duration lease) {
   BuildIndexes(state, now, lease);
   return state;
 }
+
+void PrintTo(const Scenario& scenario, std::ostream* out) { *out << scenario.title; }
 
 std::vector<Scenario> ReadScenarios(const std::string& path) {
   std::ifstream file(path);

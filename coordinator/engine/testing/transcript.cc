@@ -25,6 +25,7 @@ struct MessageText {
   std::string operator()(const SendStart& start) const {
     std::string text = fmt::format("start {} of {}", Text(start.attempt), start.world_size);
     if (start.resume_from_attempt > 1) text += fmt::format(", checkpoints from attempt {}", start.resume_from_attempt);
+    if (!start.resume_checkpoint.empty()) text += ", from checkpoint " + start.resume_checkpoint;
     if (!start.rendezvous.empty()) text += ", meet at " + start.rendezvous;
     return text;
   }
@@ -41,6 +42,21 @@ const char* Name(HistoryKind kind) {
 const char* Name(RankState rank) {
   constexpr const char* kNames[] = {"held", "sent", "started", "ended"};
   return kNames[static_cast<int>(rank)];
+}
+
+const char* Name(Cause cause) {
+  constexpr const char* kNames[] = {"",
+                                    "user",
+                                    "preempted",
+                                    "drained",
+                                    "worker lost",
+                                    "worker restarted",
+                                    "trainer failed",
+                                    "trainer died",
+                                    "trainer stuck",
+                                    "not started",
+                                    "finished"};
+  return kNames[static_cast<int>(cause)];
 }
 
 std::string GangText(const Run& run) {
@@ -76,6 +92,9 @@ std::string Text(const Changes& changes, bool is_verbose) {
   for (const EventRecord& event : changes.events) {
     text += fmt::format("{} {} #{} by {}: {}\n", event.run.ToString(), engine::Name(event.state), event.attempt,
                         event.actor, event.reason);
+    if (event.cause != Cause::kNone && event.cause != Cause::kUser && event.cause != Cause::kFinished) {
+      text.insert(text.size() - 1, fmt::format(" [{}]", Name(event.cause)));
+    }
   }
   for (const Changes::Truncation& truncation : changes.truncations) {
     text += fmt::format("{} history after step {} is void\n", truncation.run.ToString(), truncation.after_step);
@@ -100,6 +119,7 @@ std::string RunsText(const State& state, absl::Time start) {
     text += fmt::format("{} {} #{}{}, {} failures, step {}", id.ToString(), engine::Name(run.state), run.attempt,
                         GangText(run), run.failures, run.progress.step);
     if (run.progress.checkpoint) text += ", checkpoint " + run.progress.checkpoint->name;
+    if (run.is_held) text += ", held";
     if (run.not_before) text += ", not before " + absl::FormatDuration(*run.not_before - start);
     text += ": " + run.reason + "\n";
   }
@@ -114,6 +134,15 @@ std::string WorkersText(const State& state) {
     if (worker.is_draining) text += ", draining";
     if (worker.is_cordoned) text += ", cordoned";
     text += "\n";
+  }
+  return text;
+}
+
+std::string OwnersText(const State& state, const Policy& policy, absl::Time now) {
+  std::string text;
+  for (const auto& [name, owner] : state.owners) {
+    text += fmt::format("{} has {} workers and {} queued runs, usage {:.1f} worker seconds\n", name, owner.num_workers,
+                        owner.num_queued, UsageAt(owner, now, policy.usage_half_life));
   }
   return text;
 }

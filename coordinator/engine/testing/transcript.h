@@ -22,4 +22,7 @@ std::string Text(const Changes& changes, bool is_verbose);
 std::string RunsText(const State& state, absl::Time start);
 std::string WorkersText(const State& state);
 
+/// One line per owner: what he has, and his usage at `now`.
+std::string OwnersText(const State& state, const Policy& policy, absl::Time now);
+
 }  // namespace normlab::engine

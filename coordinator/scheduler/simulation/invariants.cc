@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <map>
 #include <set>
 
 #include "coordinator/engine/testing/transcript.h"
@@ -19,11 +21,15 @@ std::string CheckGang(const State& state, const Run& run) {
   if (!engine::IsLive(run.state)) {
     return run.gang.empty() ? "" : fmt::format("{} is {} and has a gang", run.id.ToString(), Name(run.state));
   }
-  if (static_cast<int>(run.gang.size()) != run.info->world_size || run.ranks.size() != run.gang.size()) {
+  const int world_size = static_cast<int>(run.gang.size());
+  const std::vector<int>& smaller = run.info->smaller_worlds;
+  const bool is_allowed =
+      world_size == run.info->world_size || std::find(smaller.begin(), smaller.end(), world_size) != smaller.end();
+  if (!is_allowed || run.ranks.size() != run.gang.size()) {
     return fmt::format("{} has {} of {} workers", run.id.ToString(), run.gang.size(), run.info->world_size);
   }
   bool lives = false;
-  for (int rank = 0; rank < run.info->world_size; ++rank) {
+  for (int rank = 0; rank < world_size; ++rank) {
     if (run.ranks[rank] == engine::RankState::kEnded) continue;
     lives = true;
     const AttemptRef ref = {run.id, run.attempt, rank};
@@ -40,7 +46,9 @@ std::string CheckIndexes(const State& state) {
   State rebuilt = state;
   engine::BuildIndexes(rebuilt, absl::UnixEpoch(), absl::ZeroDuration());
   if (rebuilt.queue != state.queue) return "queue is not the set of queued runs";
-  if (rebuilt.queue_by_demand != state.queue_by_demand) return "queue_by_demand is not the queue by demand";
+  if (rebuilt.lines != state.lines) return "lines are not the queued runs that are not held";
+  if (rebuilt.live_by_priority != state.live_by_priority) return "live_by_priority are not the live runs";
+  if (rebuilt.owners != state.owners) return "owners do not have what their runs hold";
   if (rebuilt.backoffs != state.backoffs) return "backoffs are not those of the queued runs";
   if (rebuilt.live_runs != state.live_runs) return "live_runs are not the live runs";
   std::set<WorkerId> idle;
@@ -55,6 +63,24 @@ std::string CheckIndexes(const State& state) {
   }
   if (!with_deadline.empty()) return fmt::format("{} deadlines too many", with_deadline.size());
   return idle == state.idle_workers ? "" : "idle_workers are not the idle workers";
+}
+
+/// Nobody has more workers than he may, and his count is what his live runs hold.
+std::string CheckQuotas(const State& state, const engine::Policy& policy) {
+  std::map<std::string, int> held;
+  for (const RunId& id : state.live_runs) {
+    const Run& run = state.runs.at(id);
+    held[run.info->owner] += static_cast<int>(run.gang.size());
+  }
+  for (const auto& [name, owner] : state.owners) {
+    if (owner.num_workers != held[name]) {
+      return fmt::format("{} is said to have {} workers and has {}", name, owner.num_workers, held[name]);
+    }
+    if (policy.workers_per_user_max > 0 && owner.num_workers > policy.workers_per_user_max) {
+      return fmt::format("{} has {} workers, more than {}", name, owner.num_workers, policy.workers_per_user_max);
+    }
+  }
+  return "";
 }
 
 /// A report that is not of the run's current attempt, from the worker of its rank, leaves the run as it was.
@@ -109,13 +135,14 @@ std::string Invariants::CheckMessages(const engine::Changes& changes) {
 }
 
 std::string Invariants::Check(const State& before, const engine::Command& command, const State& after,
-                              const engine::Changes& changes) {
+                              const engine::Changes& changes, const engine::Policy& policy) {
   for (const auto& [id, run] : after.runs) {
     if (std::string broken = CheckGang(after, run); !broken.empty()) return broken;
   }
   if (std::string broken = CheckFence(before, command, after); !broken.empty()) return broken;
   if (std::string broken = CheckMoves(before, command, after); !broken.empty()) return broken;
   if (std::string broken = CheckMessages(changes); !broken.empty()) return broken;
+  if (std::string broken = CheckQuotas(after, policy); !broken.empty()) return broken;
   return CheckIndexes(after);
 }
 

@@ -17,7 +17,7 @@ class Invariants {
   /// The first rule that is broken, in words, or nothing. `before` is the state before `command`, `changes` what
   /// followed from it.
   std::string Check(const engine::State& before, const engine::Command& command, const engine::State& after,
-                    const engine::Changes& changes);
+                    const engine::Changes& changes, const engine::Policy& policy);
 
  private:
   std::string CheckMoves(const engine::State& before, const engine::Command& command, const engine::State& after);

@@ -26,7 +26,11 @@ World::World(uint64_t seed)
                .heartbeat_interval = absl::Seconds(1),
                .stop_grace = absl::Seconds(3),
                .backoff_first = absl::Seconds(1),
-               .backoff_max = absl::Seconds(4)},
+               .backoff_max = absl::Seconds(4),
+               .policy = {.usage_half_life = absl::Seconds(60),
+                          .aging = absl::Seconds(30),
+                          .run_time_min = absl::Seconds(3),
+                          .workers_per_user_max = 4}},
       now_(absl::UnixEpoch() + absl::Hours(1)) {
   for (int i = 0; i < kNumAgents; ++i) agents_.emplace_back(fmt::format("w{}", i), InfoOf(i));
   Submit(4);
@@ -41,7 +45,7 @@ bool World::Apply(const engine::Command& command) {
     const engine::RunState now = state_.runs.at(id).state;
     if (now != run.state) moves_.emplace(run.state, now);
   }
-  if (broken_.empty()) broken_ = invariants_.Check(before, command, state_, changes);
+  if (broken_.empty()) broken_ = invariants_.Check(before, command, state_, changes, options_.policy);
   if (broken_.empty() && was_refused && (changes.HasDurablePart() || state_.revision != before.revision)) {
     broken_ = fmt::format("a refused command changed something: {}", reply.status().ToString());
   }
@@ -59,10 +63,17 @@ void World::Route(const engine::Changes& changes) {
 }
 
 void World::Submit(int num_runs) {
-  engine::CreateExperiment create = {.request_id = fmt::format("request-{}", ++num_requests_), .owner = "ada"};
+  engine::CreateExperiment create = {.request_id = fmt::format("request-{}", ++num_requests_),
+                                     .owner = dice_.Chance(0.5) ? "ada" : "bob",
+                                     .priority = dice_.Below(3)};
   for (int i = 0; i < num_runs; ++i) {
     engine::NewRun run = {.world_size = 1 + dice_.Below(3), .retries_max = dice_.Below(4), .steps = 6};
     if (dice_.Chance(0.3)) run.worker_labels = {{"gpu", "h100"}};
+    for (int smaller = run.world_size - 1; smaller > 0 && dice_.Chance(0.3); --smaller) {
+      run.smaller_worlds.push_back(smaller);
+    }
+    run.on_preemption = static_cast<engine::RequeuePolicy>(dice_.Below(3));
+    if (dice_.Chance(0.2)) run.on_loss = static_cast<engine::RequeuePolicy>(dice_.Below(3));
     create.runs.push_back(run);
   }
   Apply(create);
@@ -140,7 +151,7 @@ void World::TroubleCoordinator() {
 void World::Meddle() {
   const RunId run = std::next(state_.runs.begin(), dice_.Below(static_cast<int>(state_.runs.size())))->first;
   const WorkerId worker = agents_[static_cast<size_t>(dice_.Below(kNumAgents))].id();
-  switch (dice_.Below(6)) {
+  switch (dice_.Below(8)) {
     case 0:
       Apply(engine::CancelRuns{{.runs = {run}}, "bob", "meddling"});
       break;
@@ -163,11 +174,27 @@ void World::Meddle() {
     case 5:
       if (state_.runs.size() < 10) Submit(1);
       break;
+    case 6:
+    case 7: {
+      engine::UpdateRuns update = {.selector = {.runs = {run}}, .actor = "bob"};
+      if (dice_.Chance(0.5)) update.held = dice_.Chance(0.5);
+      if (dice_.Chance(0.5)) update.priority = dice_.Below(3);
+      Apply(update);
+      Apply(update);
+      break;
+    }
   }
 }
 
 void World::Place() {
-  for (const scheduler::Placement& placement : scheduler::PlaceGangs(state_, now_)) {
+  const scheduler::Decision decision = scheduler::Schedule(state_, options_.policy, now_);
+  for (const scheduler::Preemption& preemption : decision.preemptions) {
+    if (!Apply(engine::PreemptRun{preemption.run, preemption.beneficiary}) && broken_.empty()) {
+      broken_ =
+          fmt::format("the engine refuses a preemption of {} made from the same state", preemption.run.ToString());
+    }
+  }
+  for (const scheduler::Placement& placement : decision.placements) {
     if (!Apply(engine::PlaceRun{placement.run, placement.gang}) && broken_.empty()) {
       broken_ = fmt::format("the engine refuses a placement of {} made from the same state", placement.run.ToString());
     }
@@ -200,6 +227,8 @@ void World::RoundWithFaults() {
 void World::CalmRound() { Round(0); }
 
 void World::Mend() {
+  engine::UpdateRuns release = {.selector = {.states = {engine::RunState::kQueued}}, .held = false, .actor = "bob"};
+  Apply(release);
   for (Agent& agent : agents_) {
     agent.Freeze(0);
     if (agent.is_draining()) {

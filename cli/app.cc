@@ -66,6 +66,9 @@ std::unique_ptr<CLI::App> MakeApp(Session& session) {
   AddLogs(*app, session);
   AddCancel(*app, session);
   AddRequeue(*app, session);
+  AddHold(*app, session);
+  AddPriority(*app, session);
+  AddQueue(*app, session);
   AddCompare(*app, session);
   AddExport(*app, session);
   AddAnalyze(*app, session);

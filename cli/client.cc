@@ -149,6 +149,26 @@ absl::StatusOr<v1::ChangeRunsResponse> Client::RequeueRuns(const v1::RequeueRuns
       [&](auto* context, auto* response) { return runs_->RequeueRuns(context, request, response); });
 }
 
+absl::StatusOr<v1::ChangeRunsResponse> Client::UpdateRuns(const v1::UpdateRunsRequest& request) {
+  return Retry<v1::ChangeRunsResponse>(
+      [&](auto* context, auto* response) { return runs_->UpdateRuns(context, request, response); });
+}
+
+absl::StatusOr<v1::ListQueueResponse> Client::ListQueue(int limit) {
+  v1::ListQueueResponse all;
+  v1::ListQueueRequest request;
+  do {
+    request.set_page_size(std::min<int>(kPageSize, limit - all.runs_size()));
+    NORMLAB_ASSIGN_OR_RETURN(auto page, Retry<v1::ListQueueResponse>([&](auto* context, auto* response) {
+                               return runs_->ListQueue(context, request, response);
+                             }));
+    request.set_page_token(page.next_page_token());
+    all.MergeFrom(page);
+    all.set_next_page_token(page.next_page_token());
+  } while (!request.page_token().empty() && all.runs_size() < limit);
+  return all;
+}
+
 absl::StatusOr<v1::ListEventsResponse> Client::ListEvents(const std::string& run_id) {
   v1::ListEventsRequest request;
   request.set_run_id(run_id);

@@ -41,6 +41,9 @@ class Client {
   absl::StatusOr<std::vector<v1::Run>> ListRuns(const v1::RunSelector& selector);
   absl::StatusOr<v1::ChangeRunsResponse> CancelRuns(const v1::CancelRunsRequest& request);
   absl::StatusOr<v1::ChangeRunsResponse> RequeueRuns(const v1::RequeueRunsRequest& request);
+  absl::StatusOr<v1::ChangeRunsResponse> UpdateRuns(const v1::UpdateRunsRequest& request);
+  /// The first `limit` waiting runs in the order of the queue.
+  absl::StatusOr<v1::ListQueueResponse> ListQueue(int limit);
   absl::StatusOr<v1::ListEventsResponse> ListEvents(const std::string& run_id);
   /// The whole history of a run, in order of step.
   absl::StatusOr<std::vector<v1::StepHistory>> GetMetrics(const std::string& run_id);

@@ -1,4 +1,4 @@
-// normlab cancel, normlab requeue: on runs, an experiment or a label.
+// normlab cancel, requeue, hold, release, priority: on runs, an experiment or a label.
 #include <unistd.h>
 
 #include <optional>
@@ -17,6 +17,7 @@ struct ChangeOptions {
   std::vector<std::string> labels;
   std::string reason;
   bool is_from_scratch = false;
+  std::string checkpoint;
   std::optional<int> priority;
 };
 
@@ -62,6 +63,7 @@ absl::StatusOr<ExitCode> RunRequeue(const ChangeOptions& options, const Session&
   request.set_reason(options.reason);
   request.set_actor(UserName());
   request.set_from_scratch(options.is_from_scratch);
+  request.set_checkpoint(options.checkpoint);
   if (options.priority) request.set_priority(*options.priority);
   request.set_request_id(NewRequestId());
   NORMLAB_ASSIGN_OR_RETURN(const auto response, session.Connect()->RequeueRuns(request));
@@ -70,6 +72,20 @@ absl::StatusOr<ExitCode> RunRequeue(const ChangeOptions& options, const Session&
     const auto run = RunId::Parse(response.changes(0).run_id());
     session.Hint(fmt::format("follow with: normlab watch {}", run ? run->experiment.ToString() : ""));
   }
+  return ExitCode::kOk;
+}
+
+/// Holds, releases or changes the priority.
+absl::StatusOr<ExitCode> RunUpdate(const ChangeOptions& options, std::optional<bool> held, const Session& session) {
+  v1::UpdateRunsRequest request;
+  NORMLAB_ASSIGN_OR_RETURN(*request.mutable_selector(), ChosenRuns(options));
+  request.set_reason(options.reason);
+  request.set_actor(UserName());
+  if (held) request.set_held(*held);
+  if (options.priority) request.set_priority(*options.priority);
+  NORMLAB_ASSIGN_OR_RETURN(const auto response, session.Connect()->UpdateRuns(request));
+  PrintChanges(response, session);
+  session.Hint("what waits, and why: normlab queue");
   return ExitCode::kOk;
 }
 
@@ -103,8 +119,40 @@ void AddRequeue(CLI::App& app, Session& session) {
                  "  normlab requeue --label sweep=nightly --priority 10",
                  options, [&session](const ChangeOptions& chosen) { return RunRequeue(chosen, session); });
   AddTargets(command, options.get());
-  command->add_flag("--from-scratch", options->is_from_scratch, "Ignore the checkpoints of earlier attempts");
+  CLI::Option* scratch =
+      command->add_flag("--from-scratch", options->is_from_scratch, "Ignore the checkpoints of earlier attempts");
+  command
+      ->add_option("--checkpoint", options->checkpoint,
+                   "Go on from this checkpoint, as `normlab show` names it, instead of the newest")
+      ->type_name("NAME")
+      ->excludes(scratch);
   command->add_option("--priority", options->priority, "New priority; without it the old one stays")->type_name("N");
+}
+
+void AddHold(CLI::App& app, Session& session) {
+  for (const bool held : {true, false}) {
+    const std::string name = held ? "hold" : "release";
+    auto options = std::make_shared<ChangeOptions>();
+    CLI::App* command = AddCommand(
+        app, session, name,
+        held ? "Keep queued runs from being placed until they are released" : "Let held runs be placed again",
+        fmt::format("  normlab {0} exp-0001.03\n  normlab {0} --label sweep=nightly", name), options,
+        [&session, held](const ChangeOptions& chosen) { return RunUpdate(chosen, held, session); });
+    AddTargets(command, options.get());
+  }
+}
+
+void AddPriority(CLI::App& app, Session& session) {
+  auto options = std::make_shared<ChangeOptions>();
+  CLI::App* command =
+      AddCommand(app, session, "priority", "Change the priority of queued runs",
+                 "  normlab priority exp-0001 --to 10\n"
+                 "  normlab priority --label sweep=nightly --to=-5",
+                 options, [&session](const ChangeOptions& chosen) { return RunUpdate(chosen, std::nullopt, session); });
+  AddTargets(command, options.get());
+  command->add_option("--to", options->priority, "New priority, -1000 to 1000; higher runs first")
+      ->required()
+      ->type_name("N");
 }
 
 }  // namespace normlab::cli

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <fstream>
+#include <regex>
 #include <system_error>
 #include <utility>
 
@@ -33,6 +34,41 @@ absl::Status WriteText(const fs::path& path, const std::string& text) {
   if (file) return absl::OkStatus();
   return absl::UnavailableError(fmt::format("cannot write {} ({} bytes): {}; free space below --work", path.string(),
                                             text.size(), std::generic_category().message(errno)));
+}
+
+/// Gives the checkpoint `name` a second name that belongs to this attempt, so that the trainer, which is told to use
+/// none of earlier attempts, finds it and no newer one. Trainers never change a file in place: links are enough.
+absl::Status AdoptCheckpoint(const fs::path& folder, const std::string& name, const AttemptKey& key) {
+  static const std::regex kName("(step-[0-9]+)\\.attempt-[0-9]+");
+  std::smatch parts;
+  if (!std::regex_match(name, parts, kName)) {
+    return absl::InvalidArgumentError(
+        fmt::format("checkpoint '{}' has no name like step-00000100.attempt-002: see `normlab show`", name));
+  }
+  std::error_code error;
+  const fs::path from = folder / name;
+  if (!fs::is_directory(from, error)) {
+    return absl::NotFoundError(
+        fmt::format("there is no checkpoint {}: it was removed (report.checkpoints_kept), or is "
+                    "on another host; requeue from the newest or from scratch",
+                    from.string()));
+  }
+  const fs::path to = folder / fmt::format("{}.attempt-{:03}", parts[1].str(), key.attempt);
+  if (fs::exists(to, error)) return absl::OkStatus();
+  const fs::path temporary = folder / fmt::format(".tmp-{}.rank-{}", to.filename().string(), key.rank);
+  fs::remove_all(temporary, error);
+  fs::create_directory(temporary, error);
+  for (const auto& file : fs::directory_iterator(from, error)) {
+    fs::create_hard_link(file.path(), temporary / file.path().filename(), error);
+    if (error) fs::copy_file(file.path(), temporary / file.path().filename(), error);
+    if (error) break;
+  }
+  if (!error) fs::rename(temporary, to, error);
+  if (!error) return absl::OkStatus();
+  std::error_code ignored;
+  fs::remove_all(temporary, ignored);
+  if (fs::exists(to, ignored)) return absl::OkStatus();  // Another rank of the gang was faster.
+  return absl::UnavailableError(fmt::format("cannot link {} as {}: {}", from.string(), to.string(), error.message()));
 }
 
 /// Where a run's first weights lie: below the checkpoint root, or else below the data root.
@@ -124,6 +160,9 @@ absl::StatusOr<PreparedAttempt> PrepareAttempt(const AttemptKey& key, const v1::
     NORMLAB_ASSIGN_OR_RETURN(const fs::path init, InitFolder(folders, init_from));
     spec.set_init_dir(init.string());
   }
+  if (!start.resume_checkpoint().empty()) {
+    NORMLAB_RETURN_IF_ERROR(AdoptCheckpoint(spec.checkpoint_dir(), start.resume_checkpoint(), key));
+  }
   spec.set_attempt(key.attempt);
   spec.set_resume_from_attempt(start.resume_from_attempt());
   spec.set_rank(key.rank);
@@ -139,7 +178,9 @@ absl::StatusOr<PreparedAttempt> PrepareAttempt(const AttemptKey& key, const v1::
   NORMLAB_RETURN_IF_ERROR(WriteText(spec_path, ToTrainerJson(spec)));
   return PreparedAttempt{
       .child = {.argv = {settings.trainer, "--spec", spec_path.string(), "--events", "-"}, .folder = folder.string()},
-      .stderr_log = folder / "stderr.log"};
+      .stderr_log = folder / "stderr.log",
+      .progress = {.timeout = absl::Seconds(key.rank == 0 ? start.spec().resources().progress_timeout_seconds() : 0),
+                   .steps_per_report = start.spec().report().step_every_steps()}};
 }
 
 void PruneAttemptFolders(const fs::path& work, size_t kept) {

@@ -14,6 +14,7 @@
 #include "normlab/v1/worker.pb.h"
 #include "worker/agent/attempts.h"
 #include "worker/agent/child.h"
+#include "worker/agent/progress.h"
 #include "worker/agent/file_descriptor.h"
 
 namespace normlab::agent {
@@ -47,6 +48,7 @@ struct TrainerSettings {
 struct PreparedAttempt {
   ChildOptions child;
   std::filesystem::path stderr_log;
+  ProgressWatch::Options progress;  // Of rank 0; other ranks report no progress and are not watched.
 };
 
 /// Writes the spec. NOT_FOUND or INVALID_ARGUMENT if the dataset cannot be used (it would not help to try again);

@@ -72,7 +72,8 @@ TrainerRun::TrainerRun(std::unique_ptr<Child> child, const PreparedAttempt& prep
       trainer_(prepared.child.argv[0]),
       stderr_path_(prepared.stderr_log.string()),
       child_(std::move(child)),
-      stderr_log_(prepared.stderr_log, std::ios::binary | std::ios::trunc) {}
+      stderr_log_(prepared.stderr_log, std::ios::binary | std::ios::trunc),
+      progress_(prepared.progress, clock->SteadyNow()) {}
 
 std::vector<v1::TrainerEvent> TrainerRun::Step() {
   std::vector<v1::TrainerEvent> events;
@@ -89,6 +90,13 @@ std::vector<v1::TrainerEvent> TrainerRun::Step() {
   }
   ReadEvents(events, /*is_last=*/false);
   ReadStderr(events, /*is_last=*/false);
+  // After reading: an agent that was itself stopped for a while has reports to read first.
+  if (!kill_at_ && clock_->SteadyNow() >= progress_.due()) {
+    is_stuck_ = true;
+    Stop(absl::ZeroDuration(),
+         fmt::format("no progress for {}: resources.progress_timeout_seconds allows no more",
+                     absl::FormatDuration(absl::Trunc(clock_->SteadyNow() - progress_.seen_at(), absl::Seconds(1)))));
+  }
   child_->ReapOrphans();
   Reap(events);
   return events;
@@ -110,6 +118,7 @@ void TrainerRun::Reap(std::vector<v1::TrainerEvent>& events) {
   if (ended->signal) exit.set_signal(*ended->signal);
   exit_ = std::move(exit);
   exit_->set_detail(Detail());
+  if (is_stuck_) exit_->set_cause(v1::CAUSE_TRAINER_STUCK);
 }
 
 std::string TrainerRun::Detail() const {
@@ -166,6 +175,8 @@ void TrainerRun::ReadStderr(std::vector<v1::TrainerEvent>& events, bool is_last)
 void TrainerRun::OnEventLine(std::string_view line, bool is_cut, std::vector<v1::TrainerEvent>& events) {
   ParsedLine parsed = ParseEventLine(line, is_cut);
   if (!parsed.warning.empty()) AddLog(LogEvent(v1::LogLine::WARNING, parsed.warning), events);
+  // What a stuck trainer still prints is no progress.
+  if (!parsed.event.has_log()) progress_.See(clock_->SteadyNow());
   switch (parsed.event.event_case()) {
     case v1::TrainerEvent::kLog:
       AddLog(std::move(parsed.event), events);
@@ -216,6 +227,7 @@ void TrainerRun::AddPollFds(std::vector<pollfd>& fds) const {
 absl::Time TrainerRun::NextDeadline() const {
   if (exit_) return absl::InfinitePast();
   absl::Time next = kill_at_ && !is_killed_ ? std::min(*kill_at_, end_due_) : end_due_;
+  if (!kill_at_) next = std::min(next, progress_.due());
   if (child_->is_ending()) next = std::min(next, clock_->SteadyNow() + kEndingPoll);
   return next;
 }

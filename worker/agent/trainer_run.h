@@ -70,6 +70,8 @@ class TrainerRun {
   size_t stderr_bytes_ = 0;
   std::deque<std::string> stderr_tail_;
 
+  ProgressWatch progress_;
+  bool is_stuck_ = false;              // Ended because it made no progress.
   std::optional<absl::Time> kill_at_;  // Set: SIGTERM was sent.
   bool is_killed_ = false;
   std::string stop_reason_;

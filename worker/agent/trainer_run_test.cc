@@ -31,7 +31,8 @@ class TrainerRunTest : public testing::Test {
   void Start(const std::string& body) {
     const PreparedAttempt prepared = {
         .child = {.argv = {folder_.Script("trainer", body).string(), "--spec", "x"}, .folder = folder_.path().string()},
-        .stderr_log = folder_.path() / "stderr.log"};
+        .stderr_log = folder_.path() / "stderr.log",
+        .progress = progress_};
     auto run = TrainerRun::Start(prepared, &clock_);
     ASSERT_TRUE(run.ok()) << run.status();
     run_ = *std::move(run);
@@ -63,6 +64,7 @@ class TrainerRunTest : public testing::Test {
   }
 
   TempFolder folder_;
+  ProgressWatch::Options progress_;
   FakeClock clock_;
   std::unique_ptr<TrainerRun> run_;
   std::vector<v1::TrainerEvent> events_;
@@ -219,6 +221,21 @@ TEST_F(TrainerRunTest, SaysWhyItCannotExecute) {
                         &clock_)
           .status()));
   EXPECT_EQ(waitpid(-1, nullptr, WNOHANG), -1) << "no child is left";
+}
+
+TEST_F(TrainerRunTest, ATrainerWithoutProgressIsKilledAndItsExitSaysThatItWasStuck) {
+  progress_ = {.timeout = absl::Seconds(60)};
+  Start("trap '' TERM\necho '{\"started\":{\"first_step\":1}}'\necho '{\"step\":{\"step\":1}}'\n" +
+        std::string(kReadyAndWait));
+  StepUntilLog("ready");
+  clock_.Advance(absl::Seconds(59));
+  EXPECT_TRUE(run_->Step().empty());
+  EXPECT_FALSE(run_->is_stopping());
+  clock_.Advance(absl::Seconds(1));
+  StepUntilExit();
+  EXPECT_EQ(run_->exit()->cause(), v1::CAUSE_TRAINER_STUCK);
+  EXPECT_EQ(run_->exit()->signal(), SIGKILL);
+  EXPECT_THAT(run_->exit()->detail(), HasSubstr("no progress for 1m"));
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // The product of the axes, and rules between fields, which only a complete run can be held to.
 #include <algorithm>
 
+#include "common/norm_plan.h"
 #include "common/spec.h"
 #include "common/spec_fields.h"
 #include "common/status.h"
@@ -78,13 +79,55 @@ std::optional<std::string> CheckTokens(const v1::RunSpec& run) {
                      run.train().steps(), run.train().batch_size(), run.data().seq_len(), tokens);
 }
 
+NormSpec NormOf(const v1::NormSpec& norm) {
+  return {.scheme = norm.scheme(),
+          .mix_ln_ratio = norm.mix_ln_ratio(),
+          .final_norm = norm.final_norm(),
+          .kind = norm.kind(),
+          .qk_norm = norm.qk_norm(),
+          .lns_position = norm.lns_position(),
+          .gpas = norm.gpas(),
+          .embed_norm = norm.embed_norm(),
+          .layer_scale_init = norm.layer_scale_init(),
+          .dyt_alpha_attention = norm.dyt_alpha_attention(),
+          .dyt_alpha_ffn = norm.dyt_alpha_ffn(),
+          .dyt_alpha_final = norm.dyt_alpha_final(),
+          .residual_dtype = norm.residual_dtype(),
+          .placement = norm.placement(),
+          .output_scale = norm.output_scale(),
+          .residual_scale = norm.residual_scale(),
+          .branch_scale = norm.branch_scale(),
+          .init_gain = norm.init_gain(),
+          .init_gain_of = norm.init_gain_of(),
+          .init_family = norm.init_family(),
+          .p = norm.p(),
+          .q = norm.q()};
+}
+
+/// What keeps a model from being built with these norms. An expression is tried at every block.
+std::optional<Violation> CheckNorms(const v1::RunSpec& run) {
+  const NormSpec norm = NormOf(run.norm());
+  const int num_layers = run.model().num_layers();
+  try {  // The plans are shared with the trainer, which throws.
+    const bool depends_on_depth = norm.scheme == kCustomScheme;
+    for (int layer = 1; layer <= (depends_on_depth ? num_layers : 1); ++layer) {
+      const BlockPlan plan = PlanBlock(norm, layer, num_layers);
+      const bool changes_attention = plan.qkv_norms.IsAny() || norm.scheme == "ngpt";
+      if (changes_attention && run.model().family() != "llama") {
+        return Violation{"norm.scheme",
+                         fmt::format("{} with qk_norm {} changes attention, which family {} cannot; use family llama",
+                                     norm.scheme, norm.qk_norm, run.model().family())};
+      }
+    }
+  } catch (const NormSpecError& error) {
+    return Violation{fmt::format("norm.{}", error.field), error.problem};
+  }
+  return std::nullopt;
+}
+
 constexpr CrossRule kCrossRules[] = {
-    {"model.hidden", CheckHeads},
-    {"model.num_kv_heads", CheckKeyValueHeads},
-    {"data.seq_len", CheckPositions},
-    {"train.batch_size", CheckBatch},
-    {"train.warmup_steps", CheckWarmup},
-    {"train.steps", CheckTokens},
+    {"model.hidden", CheckHeads},     {"model.num_kv_heads", CheckKeyValueHeads}, {"data.seq_len", CheckPositions},
+    {"train.batch_size", CheckBatch}, {"train.warmup_steps", CheckWarmup},        {"train.steps", CheckTokens},
 };
 
 struct Axis {
@@ -131,13 +174,16 @@ std::string AxesText(const ExpandedRun& run) {
   return fmt::format("{}", fmt::join(pairs, " "));
 }
 
+void AddViolation(const ExpandedRun& run, Violation violation, std::vector<Violation>* violations) {
+  if (!run.axes.empty()) violation.message += fmt::format(" (run with {})", AxesText(run));
+  if (violations->size() < kViolationsMax) violations->push_back(std::move(violation));
+}
+
 void CheckRun(const ExpandedRun& run, std::vector<Violation>* violations) {
   for (const CrossRule& rule : kCrossRules) {
-    std::optional<std::string> problem = rule.check(run.spec);
-    if (!problem) continue;
-    if (!run.axes.empty()) *problem += fmt::format(" (run with {})", AxesText(run));
-    if (violations->size() < kViolationsMax) violations->push_back({rule.field, *std::move(problem)});
+    if (auto problem = rule.check(run.spec)) AddViolation(run, {rule.field, *std::move(problem)}, violations);
   }
+  if (auto violation = CheckNorms(run.spec)) AddViolation(run, *std::move(violation), violations);
 }
 
 }  // namespace

@@ -43,7 +43,25 @@ TEST(SpecRulesTest, TheSchemesOfTheContractAreTheRowsOfTheTable) {
   const v1::FieldRule& rule = field->options().GetExtension(v1::rule);
   std::vector<std::string> rows;
   for (const NormScheme& scheme : kNormSchemes) rows.emplace_back(scheme.name);
+  rows.emplace_back(kCustomScheme);
   EXPECT_THAT(rule.one_of(), ::testing::ElementsAreArray(rows));
+}
+
+template <typename Table>
+void ExpectChoices(const char* name, const Table& table) {
+  const v1::FieldRule& rule = v1::NormSpec::descriptor()->FindFieldByName(name)->options().GetExtension(v1::rule);
+  std::vector<std::string> rows;
+  for (const auto& row : table) rows.emplace_back(row.name);
+  EXPECT_THAT(rule.one_of(), ::testing::ElementsAreArray(rows)) << name;
+}
+
+TEST(SpecRulesTest, TheChoicesOfNormsInTheContractAreThoseOfTheTables) {
+  ExpectChoices("kind", kNormKinds);
+  ExpectChoices("qk_norm", kQkNorms);
+  ExpectChoices("lns_position", kScalePositions);
+  ExpectChoices("residual_dtype", kResidualDtypes);
+  ExpectChoices("init_gain_of", kInitGainSets);
+  ExpectChoices("init_family", kInitFamilies);
 }
 
 TEST(SpecRulesTest, ThePresetsOfTheContractAreTheRowsOfTheTable) {

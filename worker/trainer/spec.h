@@ -4,6 +4,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "common/norm_scheme.h"
+
 // What a trainer is told: plain structs with the names of proto/normlab/v1/experiment.proto and trainer_event.proto,
 // where each field is documented. No defaults here: the coordinator stores complete specs, and a missing key is an
 // error.
@@ -27,11 +29,7 @@ struct ModelSpec {
   double balance_coefficient;
 };
 
-struct NormSpec {
-  std::string scheme;
-  double mix_ln_ratio;
-  bool final_norm;
-};
+using normlab::NormSpec;
 
 enum class DataForm { kPacked, kDocuments };
 

@@ -44,7 +44,7 @@ class ExportTest : public ::testing::Test {
     spec = ParseTrainerSpec(ToJson(spec));
     std::deque<std::vector<float>> values;
     std::vector<NamedArray> arrays;
-    for (const ParameterInfo& info : ListParameters(spec.run.model, kTinyVocabSize, /*final_norm=*/true)) {
+    for (const ParameterInfo& info : ListParameters(spec.run.model, kTinyVocabSize, spec.run.norm)) {
       values.emplace_back(static_cast<size_t>(info.NumElements()), static_cast<float>(values.size() + 1));
       arrays.push_back({info.name, info.shape, values.back()});
     }

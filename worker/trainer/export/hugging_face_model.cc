@@ -4,7 +4,7 @@
 
 #include <utility>
 
-#include "common/norm_scheme.h"
+#include "common/norm_plan.h"
 #include "worker/trainer/model/families.h"
 #include "worker/trainer/model/parameters.h"
 
@@ -44,11 +44,22 @@ class Reasons {
 
 /// What keeps a sublayer from being x + branch(N(x)).
 void CheckPreNorm(const SublayerPlan& plan, const char* name, int layer, Reasons* reasons) {
-  if (!plan.has_input_norm) reasons->Add(layer, fmt::format("{} has no norm on its input", name));
-  if (plan.has_sum_norm) reasons->Add(layer, fmt::format("a norm stands behind the residual sum of {}", name));
-  if (plan.residual_scale != 1) {
-    reasons->Add(layer, fmt::format("the residual around {} is multiplied by {:.4g}", name, plan.residual_scale));
-  }
+  const auto add_if = [&](bool is_so, const std::string& reason) {
+    if (is_so) reasons->Add(layer, reason);
+  };
+  add_if(!plan.input_norm, fmt::format("{} has no norm on its input", name));
+  add_if(plan.input_norm && plan.input_norm->kind == NormKind::kDyt, fmt::format("{} reads a tanh, no norm", name));
+  add_if(plan.input_norm && plan.input_norm->eps_scale != 1, fmt::format("the norm of {} has an eps of its own", name));
+  add_if(plan.branch_norm.has_value(), fmt::format("a norm stands behind {}", name));
+  add_if(plan.sum_norm.has_value(), fmt::format("a norm stands behind the residual sum of {}", name));
+  add_if(plan.residual_scale != 1,
+         fmt::format("the residual around {} is multiplied by {:.4g}", name, plan.residual_scale));
+  add_if(plan.residual_is_normed, fmt::format("the residual around {} is the norm's output", name));
+  add_if(plan.branch_scale_kind != BranchScaleKind::kConstant, fmt::format("{} has a learned scale", name));
+  add_if(plan.branch_scale_kind == BranchScaleKind::kConstant && plan.branch_scale != 1,
+         fmt::format("{} is multiplied by {:.4g}", name, plan.branch_scale));
+  add_if(plan.sum_scale != 1, fmt::format("the sum behind {} is multiplied by {:.4g}", name, plan.sum_scale));
+  add_if(plan.gate != Gate::kNone, fmt::format("a gate stands on the stream at {}", name));
 }
 
 ordered_json LlamaConfig(const RunSpec& run, int64_t vocab_size, int64_t eos_id) {
@@ -109,8 +120,9 @@ double FoldedScale(const ParameterInfo& info, const Family& family, const std::v
   if (info.layer == 0) return 1;
   const BlockPlan& plan = plans[static_cast<size_t>(info.layer) - 1];
   const std::string block = fmt::format("{}{}.", family.blocks, info.layer - 1);
-  if (info.name.starts_with(fmt::format("{}{}.", block, family.attention_norm))) return plan.attention.input_norm_scale;
-  if (info.name.starts_with(fmt::format("{}{}.", block, family.ffn_norm))) return plan.ffn.input_norm_scale;
+  if (info.name.starts_with(fmt::format("{}{}.", block, family.attention_norm)))
+    return plan.attention.input_norm->output_scale;
+  if (info.name.starts_with(fmt::format("{}{}.", block, family.ffn_norm))) return plan.ffn.input_norm->output_scale;
   return 1;
 }
 
@@ -123,14 +135,16 @@ HuggingFaceModel ExpressForHuggingFace(const RunSpec& run, int64_t vocab_size, i
   const bool is_gpt2 = model.family == "gpt2";
   if (model.family != "llama" && !is_gpt2) reasons.Add(0, fmt::format("family {} is not exported", model.family));
   if (!run.norm.final_norm) reasons.Add(0, "there is no norm before the head");
-  const NormScheme* scheme = FindNormScheme(run.norm.scheme);
-  if (scheme == nullptr)
-    throw PermanentError(fmt::format("norm.scheme is \"{}\": this program does not know it", run.norm.scheme));
-  std::vector<BlockPlan> plans;
+  const NormScheme scheme = SchemeOf(run.norm);
+  if (scheme.has_embed_scale || run.norm.embed_norm) reasons.Add(0, "the embedding has a scale or norm behind it");
+  const std::vector<BlockPlan> plans = PlanBlocks(model, run.norm);
   for (int layer = 1; layer <= model.num_layers; ++layer) {
-    plans.push_back(PlanBlock(*scheme, layer, model.num_layers, run.norm.mix_ln_ratio));
-    CheckPreNorm(plans.back().attention, "attention", layer, &reasons);
-    CheckPreNorm(plans.back().ffn, "the feed-forward network", layer, &reasons);
+    const BlockPlan& plan = plans[static_cast<size_t>(layer) - 1];
+    CheckPreNorm(plan.attention, "attention", layer, &reasons);
+    CheckPreNorm(plan.ffn, "the feed-forward network", layer, &reasons);
+    if (plan.qkv_norms.IsAny()) reasons.Add(layer, "query and key have norms");
+    const bool is_layer_norm = plan.ffn.input_norm && plan.ffn.input_norm->kind == NormKind::kLayer;
+    if (!is_gpt2 && is_layer_norm) reasons.Add(layer, "norms are LayerNorms");
   }
   if (!reasons.empty()) {
     throw NotExpressible(fmt::format("no class of transformers computes a {} model with {}: {}", model.family,
@@ -139,7 +153,7 @@ HuggingFaceModel ExpressForHuggingFace(const RunSpec& run, int64_t vocab_size, i
   HuggingFaceModel result;
   result.architecture = is_gpt2 ? "GPT2LMHeadModel" : "LlamaForCausalLM";
   result.config = is_gpt2 ? Gpt2Config(run, vocab_size, eos_id) : LlamaConfig(run, vocab_size, eos_id);
-  for (const ParameterInfo& info : ListParameters(model, vocab_size, run.norm.final_norm)) {
+  for (const ParameterInfo& info : ListParameters(model, vocab_size, run.norm)) {
     result.arrays.push_back({info.name, info.name, info.shape, FoldedScale(info, family, plans)});
   }
   return result;

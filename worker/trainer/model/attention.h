@@ -2,15 +2,19 @@
 
 #include <cstdint>
 
+#include "common/norm_plan.h"
 #include "worker/trainer/model/branch.h"
+#include "worker/trainer/model/qkv_norm.h"
 
 namespace normlab::trainer {
 
 /// Causal multi-head self-attention over the whole width with rotary positions and its output projection; no biases.
-/// Parameters: query, key, value, output, each [hidden, hidden].
+/// Parameters: query, key, value, output, each [hidden, hidden]; then the gains of the norms on query, key and value
+/// that there are.
 class AttentionBranch final : public Branch {
  public:
-  AttentionBranch(int64_t hidden, int64_t num_heads, at::ScalarType dtype);
+  AttentionBranch(int64_t hidden, int64_t num_heads, at::ScalarType dtype, const QkvNorms& norms = {},
+                  double norm_eps = 0);
 
   at::Tensor Forward(const BranchContext& context, const at::Tensor& input,
                      std::unique_ptr<BranchSaved>* saved) const override;
@@ -24,6 +28,7 @@ class AttentionBranch final : public Branch {
   int64_t num_heads_;
   at::Tensor qkv_;     // [3 * hidden, hidden]: query, key and value one under another, so that they are one product.
   at::Tensor output_;  // [hidden, hidden]
+  QkvNorm norm_;
   std::vector<at::Tensor> parameters_;
 };
 

@@ -1,9 +1,12 @@
 #include "worker/trainer/model/block.h"
 
 #include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/full.h>
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/functions/utils.h>
 
+#include <cmath>
 #include <iterator>
 #include <utility>
 
@@ -12,14 +15,18 @@
 namespace normlab::trainer {
 namespace {
 
-/// What a sublayer's gradient needs of its forward.
+/// What a sublayer's gradient needs of its forward. What is undefined was not needed.
 struct SublayerSaved {
   at::Tensor x;      // The stream before it.
-  at::Tensor input;  // What the branch read: the norm of x, or x itself.
+  at::Tensor input;  // n of SublayerPlan: what the branch read.
   at::Tensor input_inv_rms;
   std::unique_ptr<BranchSaved> branch;
-  at::Tensor sum;  // Residual plus branch; only for the norm over it.
+  at::Tensor branch_output;  // For the norm over it.
+  at::Tensor branch_inv_rms;
+  at::Tensor added;  // The branch before its learned scale.
+  at::Tensor sum;    // For the norm over it.
   at::Tensor sum_inv_rms;
+  at::Tensor output;  // For the gate on it.
 };
 
 using BlockSaved = std::array<SublayerSaved, 2>;
@@ -38,28 +45,79 @@ NormResult InputOf(const Norm* norm, const at::Tensor& x) {
   return norm != nullptr ? ApplyNorm(*norm, x) : NormResult{.output = x};
 }
 
+/// GPAS: G(v) = (1 - silu(a)) v, whose gradient by v is taken as 1.
+struct GateValue {
+  double passed = 1;  // 1 - silu(a)
+  double slope = 0;   // Its derivative by a.
+};
+
+GateValue GateOf(const Block& block) {
+  if (!block.gate.defined()) return {};
+  const double a = block.gate.item<double>();
+  const double sigmoid = 1 / (1 + std::exp(-a));
+  return {.passed = 1 - a * sigmoid, .slope = -(sigmoid + a * sigmoid * (1 - sigmoid))};
+}
+
+/// The branch up to the sum: what is added to the residual, and where the sum may be written.
+struct Added {
+  ResidualSum sum;
+  at::Tensor result;
+};
+
+Added AddedBy(const Sublayer& sublayer, const BranchContext& context, SublayerSaved* own) {
+  at::Tensor branch = sublayer.branch->Forward(context, own->input, &own->branch);
+  if (sublayer.branch_norm) {
+    own->branch_output = branch;
+    const NormResult normed = ApplyNorm(*sublayer.branch_norm, branch);
+    own->branch_inv_rms = normed.inv_rms;
+    branch = normed.output;
+  }
+  const SublayerPlan& plan = sublayer.plan;
+  Added added = {.sum = {.residual = plan.residual_is_normed ? own->input : own->x,
+                         .residual_scale = plan.residual_scale,
+                         .branch = branch,
+                         .branch_scale = plan.branch_scale,
+                         .sum_scale = plan.sum_scale},
+                 .result = branch};
+  if (!sublayer.branch_scale.defined()) return added;
+  own->added = branch;
+  added.result = at::empty_like(branch);  // The gradient by the scale needs the branch.
+  if (sublayer.branch_scale.numel() == 1) {
+    added.sum.branch_scale = sublayer.branch_scale.item<double>();
+  } else {
+    added.sum.branch_scale = 1;
+    added.sum.branch_gain = sublayer.branch_scale;
+  }
+  return added;
+}
+
 at::Tensor BlockForward(const Block& block, const BranchContext& context, at::Tensor x, BlockStats* stats,
                         BlockSaved* saved) {
+  const double passed = GateOf(block).passed;
   NormResult input = InputOf(OrNull(block.sublayers[0].input_norm), x);
   for (size_t i = 0; i < block.sublayers.size(); ++i) {
     const Sublayer& sublayer = block.sublayers[i];
     const Norm* next_norm = i + 1 < block.sublayers.size() ? OrNull(block.sublayers[i + 1].input_norm) : nullptr;
     SublayerSaved& own = (*saved)[i];
     own = {.x = x, .input = input.output, .input_inv_rms = input.inv_rms};
-    const at::Tensor sum = sublayer.branch->Forward(context, own.input, &own.branch);
+    Added added = AddedBy(sublayer, context, &own);
     if (stats != nullptr && own.branch->dropped_ratio) stats->dropped_ratio = own.branch->dropped_ratio;
+    added.sum.is_rounded = block.rounds_stream;
+    if (sublayer.plan.gate == Gate::kResidual) added.sum.residual_scale *= passed;
+    if (sublayer.plan.gate == Gate::kSum) added.sum.sum_scale *= passed;
     // One pass makes the sum and the first norm that reads it, whichever sublayer that belongs to.
     const Norm* sum_norm = OrNull(sublayer.sum_norm);
     const NormResult normed =
-        AddAndNorm(sum_norm != nullptr ? sum_norm : next_norm, sublayer.plan.residual_scale, x, sum, StatsOf(stats, i));
+        AddAndNorm(sum_norm != nullptr ? sum_norm : next_norm, added.sum, added.result, StatsOf(stats, i));
     if (sum_norm != nullptr) {
-      own.sum = sum;
+      own.sum = added.result;
       own.sum_inv_rms = normed.inv_rms;
       x = normed.output;
       input = InputOf(next_norm, x);
     } else {
-      x = sum;
+      x = added.result;
       input = next_norm != nullptr ? normed : NormResult{.output = x};
+      if (sublayer.plan.gate == Gate::kSum) own.output = x;
     }
   }
   return x;
@@ -69,36 +127,80 @@ void Append(std::vector<at::Tensor> from, std::vector<at::Tensor>* to) {
   std::move(from.begin(), from.end(), std::back_inserter(*to));
 }
 
+/// Gradients by a sublayer's parameters, each part in the order of its owner.
+struct SublayerGradient {
+  std::vector<at::Tensor> branch;
+  std::vector<at::Tensor> input_norm;
+  std::vector<at::Tensor> branch_norm;
+  std::vector<at::Tensor> sum_norm;
+  std::vector<at::Tensor> branch_scale;
+  double passed = 0;  // By GateValue::passed, but for the slope.
+};
+
+/// From the gradient of residual_scale r + branch_scale Nb(branch(n)) to that of the branch's output.
+at::Tensor BranchOutputGradient(const Sublayer& sublayer, const SublayerSaved& own, const at::Tensor& grad_sum,
+                                SublayerGradient* gradient) {
+  at::Tensor grad = grad_sum;
+  if (sublayer.branch_scale.defined()) {
+    const at::Tensor products = SumOfProducts(grad, own.added);
+    gradient->branch_scale = {sublayer.branch_scale.numel() == 1 ? products.sum().view({1}) : products};
+    grad = grad.mul(sublayer.branch_scale);
+  } else if (sublayer.plan.branch_scale != 1) {
+    grad = grad.mul(sublayer.plan.branch_scale);
+  }
+  if (sublayer.branch_norm) {
+    NormGradient norm = NormBackward(*sublayer.branch_norm, grad, own.branch_output, own.branch_inv_rms);
+    gradient->branch_norm = std::move(norm.parameters);
+    grad = norm.x;
+  }
+  return grad;
+}
+
+/// The gradient by the stream before the sublayer, from that by the stream behind it.
+at::Tensor SublayerBackward(const Sublayer& sublayer, const BranchContext& context, double passed, SublayerSaved own,
+                            at::Tensor grad, SublayerGradient* gradient) {
+  const SublayerPlan& plan = sublayer.plan;
+  if (sublayer.sum_norm) {
+    NormGradient sum = NormBackward(*sublayer.sum_norm, grad, own.sum, own.sum_inv_rms);
+    gradient->sum_norm = std::move(sum.parameters);
+    grad = sum.x;
+  }
+  if (plan.gate == Gate::kSum) {
+    gradient->passed += SumOfProducts(grad, own.output).sum(at::kDouble).item<double>() / passed;
+  }
+  if (plan.sum_scale != 1) grad = grad.mul(plan.sum_scale);
+  if (plan.gate == Gate::kResidual) {
+    gradient->passed += plan.residual_scale * SumOfProducts(grad, own.x).sum(at::kDouble).item<double>();
+  }
+  const at::Tensor grad_branch = BranchOutputGradient(sublayer, own, grad, gradient);
+  // The residual's part joins wherever the residual was read: before the norm or behind it.
+  const bool joins_input = !sublayer.input_norm || plan.residual_is_normed;
+  BranchGradient branch = sublayer.branch->Backward(context, own.input, std::move(own.branch), grad_branch,
+                                                    joins_input ? grad : at::Tensor(), plan.residual_scale);
+  gradient->branch = std::move(branch.parameters);
+  if (!sublayer.input_norm) return branch.input;
+  NormGradient input = NormBackward(*sublayer.input_norm, branch.input, own.x, own.input_inv_rms,
+                                    joins_input ? at::Tensor() : grad, plan.residual_scale);
+  gradient->input_norm = std::move(input.parameters);
+  return input.x;
+}
+
 /// The gradient by x; those by the block's parameters are appended to `gradients` in their order.
 at::Tensor BlockBackward(const Block& block, const BranchContext& context, BlockSaved saved, at::Tensor grad,
                          std::vector<at::Tensor>* gradients) {
-  std::array<std::vector<at::Tensor>, 2> branch_gradients, norm_gradients;
+  const GateValue gate = GateOf(block);
+  std::array<SublayerGradient, 2> parts;
   for (size_t i = block.sublayers.size(); i-- > 0;) {
-    const Sublayer& sublayer = block.sublayers[i];
-    SublayerSaved own = std::move(saved[i]);
-    std::vector<at::Tensor> sum_norm_gradients;
-    if (sublayer.sum_norm) {
-      NormGradient sum = NormBackward(*sublayer.sum_norm, grad, own.sum, own.sum_inv_rms);
-      grad = sum.x;
-      sum_norm_gradients = std::move(sum.parameters);
-    }
-    // Here `grad` is that of the sum: of the branch, and residual_scale times of the residual.
-    const double scale = sublayer.plan.residual_scale;
-    if (sublayer.input_norm) {
-      BranchGradient branch = sublayer.branch->Backward(context, own.input, std::move(own.branch), grad);
-      NormGradient input = NormBackward(*sublayer.input_norm, branch.input, own.x, own.input_inv_rms, grad, scale);
-      grad = input.x;
-      branch_gradients[i] = std::move(branch.parameters);
-      norm_gradients[i] = std::move(input.parameters);
-    } else {
-      BranchGradient branch = sublayer.branch->Backward(context, own.input, std::move(own.branch), grad, grad, scale);
-      grad = branch.input;
-      branch_gradients[i] = std::move(branch.parameters);
-    }
-    Append(std::move(sum_norm_gradients), &norm_gradients[i]);
+    grad = SublayerBackward(block.sublayers[i], context, gate.passed, std::move(saved[i]), grad, &parts[i]);
   }
-  for (auto* parts : {&branch_gradients, &norm_gradients}) {
-    for (std::vector<at::Tensor>& part : *parts) Append(std::move(part), gradients);
+  for (SublayerGradient& part : parts) Append(std::move(part.branch), gradients);
+  for (SublayerGradient& part : parts) {
+    for (auto* own : {&part.input_norm, &part.branch_norm, &part.sum_norm, &part.branch_scale}) {
+      Append(std::move(*own), gradients);
+    }
+  }
+  if (block.gate.defined()) {
+    gradients->push_back(at::full({1}, gate.slope * (parts[0].passed + parts[1].passed), block.gate.options()));
   }
   return grad;
 }

@@ -7,25 +7,30 @@
 #include <optional>
 #include <vector>
 
-#include "common/norm_scheme.h"
+#include "common/norm_plan.h"
 #include "worker/trainer/model/branch.h"
 #include "worker/trainer/model/norm.h"
 
 namespace normlab::trainer {
 
-/// A branch with its norms around the residual: what common/norm_scheme.h says of a sublayer, with tensors.
+/// A branch with its norms around the residual: a SublayerPlan with tensors.
 struct Sublayer {
   SublayerPlan plan;
   std::optional<Norm> input_norm;
+  std::optional<Norm> branch_norm;
   std::optional<Norm> sum_norm;
+  at::Tensor branch_scale;  // Learned: [1] or [hidden]. Undefined: the plan's constant.
   std::shared_ptr<const Branch> branch;
 };
 
-/// One decoder block of any scheme.
+/// One decoder block of any scheme but nGPT.
 struct Block {
   std::array<Sublayer, 2> sublayers;  // Attention, then the feed-forward network.
+  at::Tensor gate;                    // GPAS's a, [1]; undefined without.
+  bool rounds_stream = false;         // To bfloat16, after each residual sum.
 
-  // What autograd knows as trainable: parameters of both branches, then of the norms of both sublayers.
+  // What autograd knows as trainable: parameters of both branches; then, for each sublayer, of its norms (input,
+  // branch, sum) and its branch_scale; then the gate.
   std::vector<at::Tensor> parameters;
 };
 

@@ -26,10 +26,11 @@ std::shared_ptr<const Branch> MakeMiniMaxAttention(const ModelSpec& model, int l
 
 }  // namespace
 
-std::shared_ptr<const Branch> MakeAttention(const ModelSpec& model, int layer, at::ScalarType dtype) {
+std::shared_ptr<const Branch> MakeAttention(const ModelSpec& model, const QkvNorms& norms, int layer,
+                                            at::ScalarType dtype) {
   if (model.family == "minimax") return MakeMiniMaxAttention(model, layer, dtype);
   if (model.family == "gpt2") return std::make_shared<BiasedAttentionBranch>(model.hidden, model.num_heads, dtype);
-  return std::make_shared<AttentionBranch>(model.hidden, model.num_heads, dtype);
+  return std::make_shared<AttentionBranch>(model.hidden, model.num_heads, dtype, norms, model.norm_eps);
 }
 
 std::shared_ptr<const Branch> MakeFfn(const ModelSpec& model, at::ScalarType dtype) {

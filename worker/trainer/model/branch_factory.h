@@ -2,6 +2,7 @@
 
 #include <memory>
 
+#include "common/norm_plan.h"
 #include "worker/trainer/model/branch.h"
 #include "worker/trainer/spec.h"
 
@@ -9,8 +10,9 @@
 // matrices are not filled.
 namespace normlab::trainer {
 
-/// Attention of block `layer` (1-based, of all blocks of the model).
-std::shared_ptr<const Branch> MakeAttention(const ModelSpec& model, int layer, at::ScalarType dtype);
+/// Attention of block `layer` (1-based, of all blocks of the model). `norms` are for family llama alone.
+std::shared_ptr<const Branch> MakeAttention(const ModelSpec& model, const QkvNorms& norms, int layer,
+                                            at::ScalarType dtype);
 
 std::shared_ptr<const Branch> MakeFfn(const ModelSpec& model, at::ScalarType dtype);
 

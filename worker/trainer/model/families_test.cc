@@ -100,7 +100,7 @@ TEST_P(FamilyTest, ParametersAreListedWithoutBuildingTheModel) {
   const Transformer transformer(SmallModel(family), Scheme(scheme), kVocab, 7);
   int64_t count = 0;
   for (const Parameter& parameter : transformer.parameters()) count += parameter.tensor.numel();
-  EXPECT_EQ(CountParameters(SmallModel(family), kVocab, /*final_norm=*/true), count);
+  EXPECT_EQ(CountParameters(SmallModel(family), kVocab, NormSpec{}), count);
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -111,7 +111,7 @@ INSTANTIATE_TEST_SUITE_P(
 
 std::vector<std::string> NamesOf(const ModelSpec& model) {
   std::vector<std::string> names;
-  for (const ParameterInfo& parameter : ListParameters(model, kVocab, /*final_norm=*/true)) {
+  for (const ParameterInfo& parameter : ListParameters(model, kVocab, NormSpec{})) {
     names.push_back(parameter.name);
   }
   return names;
@@ -133,7 +133,7 @@ TEST(Gpt2Test, NamesAndShapesAreThoseOfHuggingFacesGpt2LmHeadModel) {
 TEST(Gpt2Test, TheSmallestReleasedModelHasItsPublishedNumberOfParameters) {
   const ModelSpec model = {
       .family = "gpt2", .num_layers = 12, .hidden = 768, .num_heads = 12, .ffn_hidden = 3072, .max_positions = 1024};
-  EXPECT_EQ(CountParameters(model, 50257, true), 124'439'808);
+  EXPECT_EQ(CountParameters(model, 50257, NormSpec{}), 124'439'808);
 }
 
 TEST(Gpt2Test, ASequenceLongerThanItsPositionsIsNamed) {

@@ -1,8 +1,11 @@
 #include "worker/trainer/model/init.h"
 
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/core/Generator.h>
 #include <ATen/ops/empty.h>
 #include <c10/core/GradMode.h>
+
+#include <cmath>
 
 namespace normlab::trainer {
 namespace {
@@ -16,12 +19,27 @@ uint64_t StreamSeed(uint64_t seed, std::string_view name) {
   return hash ^ (hash >> 31);
 }
 
+at::Tensor Draw(at::IntArrayRef shape, const at::Generator& generator) {
+  return at::empty(shape, at::kFloat).normal_(0, 1, generator);
+}
+
 }  // namespace
 
 void FillNormal(const at::Tensor& tensor, double std, uint64_t seed, std::string_view name) {
   const c10::NoGradGuard no_grad;
-  const at::Tensor draws = at::empty(tensor.sizes(), at::kFloat);
-  draws.normal_(0, 1, at::detail::createCPUGenerator(StreamSeed(seed, name)));
+  at::Tensor draws = Draw(tensor.sizes(), at::detail::createCPUGenerator(StreamSeed(seed, name)));
+  tensor.copy_(draws.mul_(std));
+}
+
+void FillTruncatedNormal(const at::Tensor& tensor, double std, uint64_t seed, std::string_view name) {
+  constexpr float kDeviationsMax = 3;
+  const c10::NoGradGuard no_grad;
+  const at::Generator generator = at::detail::createCPUGenerator(StreamSeed(seed, name));
+  at::Tensor draws = Draw(tensor.sizes(), generator);
+  float* values = draws.mutable_data_ptr<float>();
+  for (int64_t i = 0; i < draws.numel(); ++i) {
+    while (std::abs(values[i]) > kDeviationsMax) values[i] = *Draw({1}, generator).const_data_ptr<float>();
+  }
   tensor.copy_(draws.mul_(std));
 }
 

@@ -11,4 +11,7 @@ namespace normlab::trainer {
 /// the elements or on what else was drawn.
 void FillNormal(const at::Tensor& tensor, double std, uint64_t seed, std::string_view name);
 
+/// As FillNormal, with draws beyond 3 deviations drawn again.
+void FillTruncatedNormal(const at::Tensor& tensor, double std, uint64_t seed, std::string_view name);
+
 }  // namespace normlab::trainer

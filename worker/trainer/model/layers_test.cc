@@ -48,11 +48,11 @@ TEST_P(LayerTest, NormOfASumAndItsGradientEqualTheFormula) {
   const at::Tensor expected = 0.4 * gain * sum / (sum.pow(2).mean(-1, true) + 1e-3).sqrt();
   expected.backward(grad);
 
-  const Norm norm = {Actual(gain), 0.4, 1e-3};
+  const Norm norm = {.gain = Actual(gain), .output_scale = 0.4, .eps = 1e-3};
   const at::Tensor actual_sum = Actual(branch);
   double branch_mean_square = 0, variance = 0, mean_square = 0;
   const NormResult actual = AddAndNorm(
-      &norm, 1.7, Actual(residual), actual_sum,
+      &norm, {.residual = Actual(residual), .residual_scale = 1.7, .branch = actual_sum}, actual_sum,
       {.branch_mean_square = &branch_mean_square, .output_variance = &variance, .output_mean_square = &mean_square});
   ExpectNear(actual_sum, sum.detach());
   ExpectNear(actual.output, expected.detach());
@@ -70,7 +70,8 @@ TEST_P(LayerTest, VarianceOfAStreamWithALargeMeanKeepsItsDigits) {
   const at::Tensor residual = Random({9, 40}) + 1000;
   const at::Tensor branch = Actual(at::zeros({9, 40}, at::kDouble));
   double variance = 0, mean_square = 0;
-  AddAndNorm(nullptr, 1, Actual(residual), branch, {.output_variance = &variance, .output_mean_square = &mean_square});
+  AddAndNorm(nullptr, {.residual = Actual(residual), .branch = branch}, branch,
+             {.output_variance = &variance, .output_mean_square = &mean_square});
   const double expected = residual.to(GetParam()).to(at::kDouble).var(-1, false).mean().item<double>();
   EXPECT_NEAR(variance, expected, 1e-3 * expected);
 }

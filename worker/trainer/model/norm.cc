@@ -2,13 +2,10 @@
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/sum.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
 
-#include <vector>
-
-#include "worker/trainer/model/kernels/cpu_kernels.h"
-#include "worker/trainer/model/layer_norm.h"
+#include "worker/trainer/model/norm_rows.h"
 #include "worker/trainer/model/rows.h"
 
 namespace normlab::trainer {
@@ -33,41 +30,41 @@ void ReportMeans(const std::vector<ChunkSums>& sums, double tokens, const Sublay
   }
 }
 
-/// Runs the norm kernel over all rows; every part is optional as in NormRows.
-NormResult RunNorm(const Norm* norm, double residual_scale, const at::Tensor& residual, const at::Tensor& branch,
-                   const SublayerStats& stats) {
+/// Runs the norm kernel over all rows; without a residual the sum is its branch.
+NormResult RunNorm(const Norm* norm, const ResidualSum& sum, const at::Tensor& sum_result, const SublayerStats& stats) {
+  const at::Tensor& branch = sum.branch;
   const int64_t tokens = branch.size(0);
-  const int64_t hidden = branch.size(1);
+  const int64_t dim = branch.size(1);
   NormResult result;
   if (norm != nullptr) {
     result.output = at::empty_like(branch);
-    result.inv_rms = at::empty({tokens}, branch.options());
+    if (norm->kind != NormKind::kDyt) result.inv_rms = at::empty({tokens}, branch.options());
   }
   std::vector<ChunkSums> sums(NumChunks(tokens));
   WithElementType(branch, [&]<typename T>(T) {
     const auto kernel = Kernels<T>().norm;
-    const T* residual_data = residual.defined() ? residual.const_data_ptr<T>() : nullptr;
-    T* branch_data = residual.defined() ? branch.mutable_data_ptr<T>() : nullptr;
-    NormRows<T> all = {.dim = hidden,
-                       .residual_scale = static_cast<T>(residual_scale),
-                       .gain = norm != nullptr ? norm->gain.const_data_ptr<T>() : nullptr,
-                       .output_scale = static_cast<T>(norm != nullptr ? norm->output_scale : 1),
-                       .eps = static_cast<T>(norm != nullptr ? norm->eps : 0)};
-    const T* input = branch.const_data_ptr<T>();
-    T* output = norm != nullptr ? result.output.mutable_data_ptr<T>() : nullptr;
-    T* inv_rms = norm != nullptr ? result.inv_rms.mutable_data_ptr<T>() : nullptr;
+    const NormWeights<T> weights = norm != nullptr ? WeightsOf<T>(*norm) : NormWeights<T>{};
+    const bool has_sum = sum.residual.defined();
+    const NormRows<T> all = {.dim = dim,
+                             .residual = has_sum ? sum.residual.const_data_ptr<T>() : nullptr,
+                             .residual_scale = static_cast<T>(sum.residual_scale),
+                             .branch = branch.const_data_ptr<T>(),
+                             .branch_scale = static_cast<T>(sum.branch_scale),
+                             .branch_gain = sum.branch_gain.defined() ? sum.branch_gain.const_data_ptr<T>() : nullptr,
+                             .sum_scale = static_cast<T>(sum.sum_scale),
+                             .rounds_sum = sum.is_rounded,
+                             .sum = has_sum ? sum_result.mutable_data_ptr<T>() : nullptr,
+                             .norm = norm != nullptr ? &weights : nullptr,
+                             .output = norm != nullptr ? result.output.mutable_data_ptr<T>() : nullptr,
+                             .inv_rms = result.inv_rms.defined() ? result.inv_rms.mutable_data_ptr<T>() : nullptr};
     ForEachChunk(tokens, [&](int64_t chunk, int64_t row, int64_t rows) {
       NormRows<T> part = all;
       part.rows = rows;
-      part.branch = input + row * hidden;
-      if (residual_data != nullptr) {
-        part.residual = residual_data + row * hidden;
-        part.sum = branch_data + row * hidden;
-      }
-      if (output != nullptr) {
-        part.output = output + row * hidden;
-        part.inv_rms = inv_rms + row;
-      }
+      part.branch += row * dim;
+      if (part.residual != nullptr) part.residual += row * dim;
+      if (part.sum != nullptr) part.sum += row * dim;
+      if (part.output != nullptr) part.output += row * dim;
+      if (part.inv_rms != nullptr) part.inv_rms += row;
       if (stats.branch_mean_square != nullptr) part.branch_square_sum = &sums[chunk].branch_square;
       if (stats.output_variance != nullptr) part.stream_sums = &sums[chunk].stream;
       kernel(part);
@@ -79,54 +76,78 @@ NormResult RunNorm(const Norm* norm, double residual_scale, const at::Tensor& re
 
 }  // namespace
 
-NormResult ApplyNorm(const Norm& norm, const at::Tensor& x) {
-  return norm.bias.defined() ? ApplyLayerNorm(norm, x) : RunNorm(&norm, 1, {}, x, {});
+std::vector<at::Tensor> Norm::Weights() const {
+  std::vector<at::Tensor> weights = {gain};
+  if (bias.defined()) weights.push_back(bias);
+  if (alpha.defined()) weights.push_back(alpha);
+  return weights;
 }
 
-NormResult AddAndNorm(const Norm* norm, double residual_scale, const at::Tensor& residual, const at::Tensor& branch,
-                      const SublayerStats& stats) {
-  if (norm == nullptr || !norm->bias.defined()) return RunNorm(norm, residual_scale, residual, branch, stats);
-  RunNorm(nullptr, residual_scale, residual, branch, {.branch_mean_square = stats.branch_mean_square});
-  NormResult result = ApplyLayerNorm(*norm, branch);
-  if (stats.output_variance != nullptr) {
-    *stats.output_variance = result.output.var(-1, /*unbiased=*/false).mean().item<double>();
-    *stats.output_mean_square = result.output.square().mean().item<double>();
-  }
-  return result;
+NormResult ApplyNorm(const Norm& norm, const at::Tensor& x) { return RunNorm(&norm, {.branch = x}, {}, {}); }
+
+NormResult AddAndNorm(const Norm* norm, const ResidualSum& sum, const at::Tensor& result, const SublayerStats& stats) {
+  return RunNorm(norm, sum, result, stats);
 }
 
 NormGradient NormBackward(const Norm& norm, const at::Tensor& grad_output, const at::Tensor& x,
                           const at::Tensor& inv_rms, const at::Tensor& add, double add_scale) {
-  if (norm.bias.defined()) return LayerNormBackward(norm, grad_output, x, inv_rms, add, add_scale);
   const int64_t tokens = x.size(0);
-  const int64_t hidden = x.size(1);
+  const int64_t dim = x.size(1);
   const at::Tensor grad_x = at::empty_like(x);
-  const at::Tensor chunk_gains = at::zeros({NumChunks(tokens), hidden}, x.options());
+  const at::Tensor chunk_gains = at::zeros({NumChunks(tokens), dim}, x.options());
+  const at::Tensor chunk_biases = norm.bias.defined() ? at::zeros({NumChunks(tokens), dim}, x.options()) : at::Tensor();
+  std::vector<double> chunk_alphas(norm.alpha.defined() ? NumChunks(tokens) : 0);
   WithElementType(x, [&]<typename T>(T) {
     const auto kernel = Kernels<T>().norm_grad;
-    const NormGradRows<T> all = {.dim = hidden,
+    const NormWeights<T> weights = WeightsOf<T>(norm);
+    const NormGradRows<T> all = {.dim = dim,
+                                 .norm = &weights,
                                  .grad_output = grad_output.const_data_ptr<T>(),
                                  .x = x.const_data_ptr<T>(),
-                                 .inv_rms = inv_rms.const_data_ptr<T>(),
-                                 .gain = norm.gain.const_data_ptr<T>(),
-                                 .output_scale = static_cast<T>(norm.output_scale),
+                                 .inv_rms = inv_rms.defined() ? inv_rms.const_data_ptr<T>() : nullptr,
                                  .add = add.defined() ? add.const_data_ptr<T>() : nullptr,
                                  .add_scale = static_cast<T>(add_scale),
                                  .grad_x = grad_x.mutable_data_ptr<T>(),
-                                 .grad_gain = chunk_gains.mutable_data_ptr<T>()};
+                                 .grad_gain = chunk_gains.mutable_data_ptr<T>(),
+                                 .grad_bias = chunk_biases.defined() ? chunk_biases.mutable_data_ptr<T>() : nullptr};
     ForEachChunk(tokens, [&](int64_t chunk, int64_t row, int64_t rows) {
       NormGradRows<T> part = all;
       part.rows = rows;
-      part.grad_output += row * hidden;
-      part.x += row * hidden;
-      part.inv_rms += row;
-      if (part.add != nullptr) part.add += row * hidden;
-      part.grad_x += row * hidden;
-      part.grad_gain += chunk * hidden;
+      part.grad_output += row * dim;
+      part.x += row * dim;
+      if (part.inv_rms != nullptr) part.inv_rms += row;
+      if (part.add != nullptr) part.add += row * dim;
+      part.grad_x += row * dim;
+      part.grad_gain += chunk * dim;
+      if (part.grad_bias != nullptr) part.grad_bias += chunk * dim;
+      if (!chunk_alphas.empty()) part.grad_alpha = &chunk_alphas[chunk];
       kernel(part);
     });
   });
-  return {.x = grad_x, .parameters = {chunk_gains.sum(0)}};
+  NormGradient gradient = {.x = grad_x, .parameters = {chunk_gains.sum(0)}};
+  if (chunk_biases.defined()) gradient.parameters.push_back(chunk_biases.sum(0));
+  if (!chunk_alphas.empty()) {
+    double sum = 0;
+    for (const double chunk : chunk_alphas) sum += chunk;
+    gradient.parameters.push_back(at::full({1}, sum, x.options()));
+  }
+  return gradient;
+}
+
+at::Tensor SumOfProducts(const at::Tensor& a, const at::Tensor& b) {
+  const int64_t tokens = a.size(0);
+  const int64_t dim = a.size(1);
+  const at::Tensor chunks = at::zeros({NumChunks(tokens), dim}, a.options());
+  WithElementType(a, [&]<typename T>(T) {
+    const T* left = a.const_data_ptr<T>();
+    const T* right = b.const_data_ptr<T>();
+    T* sums = chunks.mutable_data_ptr<T>();
+    ForEachChunk(tokens, [&](int64_t chunk, int64_t row, int64_t rows) {
+      Kernels<T>().column_products(
+          {.rows = rows, .dim = dim, .a = left + row * dim, .b = right + row * dim, .sums = sums + chunk * dim});
+    });
+  });
+  return chunks.sum(0);
 }
 
 }  // namespace normlab::trainer

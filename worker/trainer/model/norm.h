@@ -4,43 +4,63 @@
 
 #include <vector>
 
+#include "common/norm_scheme.h"
+
 namespace normlab::trainer {
 
-/// RMSNorm with a gain: y = x / sqrt(mean(x^2) + eps) * gain * output_scale (arXiv:1910.07467).
+/// y = output_scale * N(x), with N as its kind says (NormKind).
 struct Norm {
-  at::Tensor gain;  // [hidden]
-  double output_scale;
-  double eps;
-  at::Tensor bias = {};  // [hidden]. Defined: a LayerNorm (layer_norm.h) instead.
+  at::Tensor gain;  // [dim]
+  double output_scale = 1;
+  double eps = 0;
+  NormKind kind = NormKind::kRms;
+  at::Tensor bias = {};   // [dim]; undefined: none.
+  at::Tensor alpha = {};  // kDyt: [1]
+
+  /// The trainable part: gain, then bias and alpha where there are.
+  std::vector<at::Tensor> Weights() const;
 };
 
 /// What one sublayer does to the stream; means over tokens. A member that is null is not wanted.
 struct SublayerStats {
-  double* branch_mean_square = nullptr;
-  double* output_variance = nullptr;  // Over hidden. With output_mean_square or not at all.
+  double* branch_mean_square = nullptr;  // Of what the branch adds, with its scales.
+  double* output_variance = nullptr;     // Over hidden. With output_mean_square or not at all.
   double* output_mean_square = nullptr;
 };
 
 struct NormResult {
-  at::Tensor output;   // [tokens, hidden]
-  at::Tensor inv_rms;  // [tokens]: 1 / sqrt(mean(x^2) + eps), for the gradient.
+  at::Tensor output;   // [tokens, dim]
+  at::Tensor inv_rms;  // [tokens]: 1 / sqrt(mean(x^2) + eps) or 1 / sqrt(var(x) + eps), for the gradient.
 };
 
 struct NormGradient {
-  at::Tensor x;                        // [tokens, hidden]
-  std::vector<at::Tensor> parameters;  // The gain's and, if there is one, the bias's. [hidden]
+  at::Tensor x;                        // [tokens, dim]
+  std::vector<at::Tensor> parameters;  // In the order of Norm::Weights().
 };
 
-/// The norm of x. [tokens, hidden]
+/// sum_scale * (residual_scale * residual + branch_scale * branch_gain * branch), rounded to bfloat16 if so wanted.
+struct ResidualSum {
+  at::Tensor residual;  // [tokens, hidden]
+  double residual_scale = 1;
+  at::Tensor branch;  // [tokens, hidden]
+  double branch_scale = 1;
+  at::Tensor branch_gain = {};  // [hidden]; undefined: ones.
+  double sum_scale = 1;
+  bool is_rounded = false;
+};
+
+/// The norm of x. [tokens, dim]
 NormResult ApplyNorm(const Norm& norm, const at::Tensor& x);
 
-/// The norm of residual_scale * residual + branch; with a null norm, nothing. `branch` becomes that sum. `stats` are
-/// the branch's mean square and the numbers of the norm's output, or of the sum where there is no norm.
-NormResult AddAndNorm(const Norm* norm, double residual_scale, const at::Tensor& residual, const at::Tensor& branch,
-                      const SublayerStats& stats);
+/// Writes the sum to `result` (which may be sum.branch) and returns its norm; with a null norm, nothing. `stats` are of
+/// the branch's part and of the norm's output, or of the sum where there is no norm.
+NormResult AddAndNorm(const Norm* norm, const ResidualSum& sum, const at::Tensor& result, const SublayerStats& stats);
 
 /// Gradients of the norm of x. `add`, unless undefined, is added add_scale times to the gradient by x.
 NormGradient NormBackward(const Norm& norm, const at::Tensor& grad_output, const at::Tensor& x,
                           const at::Tensor& inv_rms, const at::Tensor& add = {}, double add_scale = 1);
+
+/// a * b summed over tokens. [tokens, dim] to [dim]
+at::Tensor SumOfProducts(const at::Tensor& a, const at::Tensor& b);
 
 }  // namespace normlab::trainer

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "common/norm_scheme.h"
+#include "common/norm_plan.h"
 #include "worker/trainer/spec.h"
 
 // The trainable tensors of a model as data: no torch, nothing allocated.
@@ -33,11 +33,17 @@ struct BranchParameter {
 /// Throws PermanentError, with the numbers, for a shape that cannot be built.
 void CheckModelSpec(const ModelSpec& model, int64_t vocab_size);
 
-/// All parameters in their fixed order: embedding, blocks (attention, feed-forward network, norms), final norm (if
-/// any), head.
-std::vector<ParameterInfo> ListParameters(const ModelSpec& model, int64_t vocab_size, bool final_norm);
+/// The plans of all blocks, first block first. Throws PermanentError for norms that the model cannot have.
+std::vector<BlockPlan> PlanBlocks(const ModelSpec& model, const NormSpec& norm);
 
-/// Elements of all parameters; of a llama model with a final norm 2 V d + L (4 d^2 + 3 d f + 2 d) + d.
-int64_t CountParameters(const ModelSpec& model, int64_t vocab_size, bool final_norm);
+/// The gains of the norms inside attention.
+std::vector<BranchParameter> QkvNormParameters(const ModelSpec& model, const QkvNorms& norms);
+
+/// All parameters in their fixed order: embedding and its scale and norm (if any); per block attention, feed-forward
+/// network, norms and scale of each sublayer, gate; final norm (if any), head. Throws as PlanBlocks.
+std::vector<ParameterInfo> ListParameters(const ModelSpec& model, int64_t vocab_size, const NormSpec& norm);
+
+/// Elements of all parameters; of a llama model under pre_ln with a final norm 2 V d + L (4 d^2 + 3 d f + 2 d) + d.
+int64_t CountParameters(const ModelSpec& model, int64_t vocab_size, const NormSpec& norm);
 
 }  // namespace normlab::trainer

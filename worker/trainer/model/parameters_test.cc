@@ -35,7 +35,7 @@ TEST(ParametersTest, CountsOfThePublishedModelsAreExact) {
                              .num_heads = p.num_heads,
                              .ffn_hidden = p.ffn_hidden};
     CheckModelSpec(model, p.vocab_size);
-    const int64_t count = CountParameters(model, p.vocab_size, /*final_norm=*/true);
+    const int64_t count = CountParameters(model, p.vocab_size, NormSpec{});
     const int64_t d = p.hidden, f = p.ffn_hidden;
     EXPECT_EQ(count, 2 * p.vocab_size * d + p.num_layers * (4 * d * d + 3 * d * f + 2 * d) + d) << p.name;
     EXPECT_NEAR(static_cast<double>(count) / 1e6, expected.millions, expected.tolerance) << p.name;
@@ -48,7 +48,7 @@ TEST(ParametersTest, CountsOfThePublishedModelsAreExact) {
 TEST(ParametersTest, NamesAreThoseOfHuggingFacesLlamaInAFixedOrder) {
   const ModelSpec model = {.family = "llama", .num_layers = 1, .hidden = 8, .num_heads = 2, .ffn_hidden = 12};
   std::vector<std::string> names;
-  for (const ParameterInfo& parameter : ListParameters(model, 10, /*final_norm=*/true)) names.push_back(parameter.name);
+  for (const ParameterInfo& parameter : ListParameters(model, 10, NormSpec{})) names.push_back(parameter.name);
   EXPECT_THAT(names,
               ElementsAre("model.embed_tokens.weight", "model.layers.0.self_attn.q_proj.weight",
                           "model.layers.0.self_attn.k_proj.weight", "model.layers.0.self_attn.v_proj.weight",
@@ -60,7 +60,7 @@ TEST(ParametersTest, NamesAreThoseOfHuggingFacesLlamaInAFixedOrder) {
 
 TEST(ParametersTest, WithoutAFinalNormThereIsNoGainForIt) {
   const ModelSpec model = {.family = "llama", .num_layers = 2, .hidden = 8, .num_heads = 2, .ffn_hidden = 12};
-  EXPECT_EQ(CountParameters(model, 10, true) - CountParameters(model, 10, false), 8);
+  EXPECT_EQ(CountParameters(model, 10, NormSpec{}) - CountParameters(model, 10, NormSpec{.final_norm = false}), 8);
 }
 
 }  // namespace

@@ -3,41 +3,48 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/ones.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
 #include <fmt/format.h>
 
+#include <cmath>
+#include <optional>
+#include <string_view>
 #include <utility>
 
-#include "common/norm_scheme.h"
+#include "common/norm_plan.h"
 #include "worker/trainer/model/autograd.h"
 #include "worker/trainer/model/block.h"
 #include "worker/trainer/model/branch_factory.h"
 #include "worker/trainer/model/families.h"
 #include "worker/trainer/model/head.h"
 #include "worker/trainer/model/init.h"
+#include "worker/trainer/model/ngpt.h"
+#include "worker/trainer/model/norm_node.h"
 #include "worker/trainer/model/parameters.h"
 
 namespace normlab::trainer {
 namespace {
 
-const NormScheme& GetNormScheme(const std::string& name) {
-  if (const NormScheme* scheme = FindNormScheme(name)) return *scheme;
-  std::string known;
-  for (const NormScheme& scheme : kNormSchemes) known += fmt::format("{}{}", known.empty() ? "" : ", ", scheme.name);
-  throw PermanentError(fmt::format("norm.scheme is \"{}\": this trainer knows {}", name, known));
-}
-
-Norm MakeNorm(const ModelSpec& model, double output_scale, at::ScalarType dtype) {
-  Norm norm = {at::ones({model.hidden}, dtype), output_scale, model.norm_eps};
-  if (GetFamily(model.family).has_layer_norm) norm.bias = at::zeros({model.hidden}, dtype);
+/// With gain and bias where they start.
+Norm MakeNorm(const NormPlan& plan, const ModelSpec& model, at::ScalarType dtype) {
+  Norm norm = {.gain = at::full({model.hidden}, plan.gain_init, dtype),
+               .output_scale = plan.output_scale,
+               .eps = plan.eps_scale * model.norm_eps,
+               .kind = plan.kind};
+  if (plan.HasBias()) norm.bias = at::zeros({model.hidden}, dtype);
+  if (plan.HasAlpha()) norm.alpha = at::full({1}, plan.alpha_init, dtype);
   return norm;
 }
 
+std::optional<Norm> MakeNorm(const std::optional<NormPlan>& plan, const ModelSpec& model, at::ScalarType dtype) {
+  return plan ? std::optional(MakeNorm(*plan, model, dtype)) : std::nullopt;
+}
+
 std::vector<at::Tensor> ParametersOf(const Norm& norm) {
-  std::vector<at::Tensor> parameters = {Trainable(norm.gain)};
-  if (norm.bias.defined()) parameters.push_back(Trainable(norm.bias));
+  std::vector<at::Tensor> parameters;
+  for (const at::Tensor& weight : norm.Weights()) parameters.push_back(Trainable(weight));
   return parameters;
 }
 
@@ -47,9 +54,15 @@ void Append(const std::vector<at::Tensor>& from, std::vector<at::Tensor>* to) {
 
 Sublayer MakeSublayer(const ModelSpec& model, const SublayerPlan& plan, std::shared_ptr<const Branch> branch,
                       at::ScalarType dtype) {
-  Sublayer sublayer = {.plan = plan, .branch = std::move(branch)};
-  if (plan.has_input_norm) sublayer.input_norm = MakeNorm(model, plan.input_norm_scale, dtype);
-  if (plan.has_sum_norm) sublayer.sum_norm = MakeNorm(model, plan.sum_norm_scale, dtype);
+  Sublayer sublayer = {.plan = plan,
+                       .input_norm = MakeNorm(plan.input_norm, model, dtype),
+                       .branch_norm = MakeNorm(plan.branch_norm, model, dtype),
+                       .sum_norm = MakeNorm(plan.sum_norm, model, dtype),
+                       .branch = std::move(branch)};
+  if (plan.branch_scale_kind != BranchScaleKind::kConstant) {
+    const int64_t size = plan.branch_scale_kind == BranchScaleKind::kLearnedVector ? model.hidden : 1;
+    sublayer.branch_scale = at::full({size}, plan.branch_scale, dtype);
+  }
   return sublayer;
 }
 
@@ -60,34 +73,46 @@ std::vector<at::Tensor> ParametersOf(const Block& block) {
     Append(sublayer.branch->parameters(), &parameters);
   }
   for (const Sublayer& sublayer : block.sublayers) {
-    for (const auto* norm : {&sublayer.input_norm, &sublayer.sum_norm}) {
+    for (const auto* norm : {&sublayer.input_norm, &sublayer.branch_norm, &sublayer.sum_norm}) {
       if (*norm) Append(ParametersOf(**norm), &parameters);
     }
+    if (sublayer.branch_scale.defined()) parameters.push_back(Trainable(sublayer.branch_scale));
   }
+  if (block.gate.defined()) parameters.push_back(Trainable(block.gate));
   return parameters;
 }
 
-std::shared_ptr<Block> MakeBlock(const ModelSpec& model, const BlockPlan& plan, int layer, at::ScalarType dtype) {
+std::shared_ptr<Block> MakeBlock(const ModelSpec& model, const BlockPlan& plan, int layer, bool rounds_stream,
+                                 at::ScalarType dtype) {
   auto block = std::make_shared<Block>();
-  block->sublayers = {MakeSublayer(model, plan.attention, MakeAttention(model, layer, dtype), dtype),
+  block->sublayers = {MakeSublayer(model, plan.attention, MakeAttention(model, plan.qkv_norms, layer, dtype), dtype),
                       MakeSublayer(model, plan.ffn, MakeFfn(model, dtype), dtype)};
+  if (plan.attention.gate != Gate::kNone) block->gate = at::zeros({1}, dtype);
+  block->rounds_stream = rounds_stream;
   block->parameters = ParametersOf(*block);
   return block;
+}
+
+void FillRandom(const MatrixInit& init, double std, const at::Tensor& tensor, uint64_t seed, std::string_view name) {
+  init.IsTruncated() ? FillTruncatedNormal(tensor, std, seed, name) : FillNormal(tensor, std, seed, name);
 }
 
 void InitMatrix(const ParameterInfo& info, const at::Tensor& tensor, const ModelSpec& model,
                 const std::vector<BlockPlan>& plans, uint64_t seed) {
   if (info.matrices.empty()) {
-    FillNormal(tensor, info.is_embedding ? model.embed_init_std : model.init_std, seed, info.name);
+    // Embedding and head: truncated where the scheme truncates, but with deviations of their own.
+    const MatrixInit& family = plans[0].Init(BlockMatrix::kQuery);
+    FillRandom(family, info.is_embedding ? model.embed_init_std : model.init_std, tensor, seed, info.name);
     return;
   }
   const int out_dim = info.is_input_first ? 1 : 0;
   const auto num_parts = static_cast<int64_t>(info.matrices.size());
   const int64_t fan_in = info.shape[1 - out_dim], fan_out = info.shape[out_dim] / num_parts;
   for (int64_t part = 0; part < num_parts; ++part) {
-    const double std = plans[info.layer - 1].Init(info.matrices[part]).Std(model.init_std, fan_in, fan_out);
+    const MatrixInit& init = plans[info.layer - 1].Init(info.matrices[part]);
+    const double std = init.Std(model.init_std, model.hidden, fan_in, fan_out);
     const std::string name = num_parts == 1 ? info.name : fmt::format("{}.{}", info.name, part);
-    FillNormal(tensor.narrow(out_dim, part * fan_out, fan_out), std, seed, name);
+    FillRandom(init, std, tensor.narrow(out_dim, part * fan_out, fan_out), seed, name);
   }
 }
 
@@ -96,9 +121,14 @@ void InitMatrix(const ParameterInfo& info, const at::Tensor& tensor, const Model
 struct Transformer::Impl {
   ModelSpec model;
   at::ScalarType dtype;
-  at::Tensor embedding;  // [vocab, hidden], trainable
-  at::Tensor positions;  // [max_positions, hidden], trainable; undefined where none are learned.
+  at::Tensor embedding;    // [vocab, hidden], trainable
+  at::Tensor positions;    // [max_positions, hidden], trainable; undefined where none are learned.
+  at::Tensor embed_scale;  // [1], trainable; undefined without.
+  std::optional<Norm> embed_norm;
+  std::vector<at::Tensor> trainable_embed_norm;
   std::vector<std::shared_ptr<Block>> blocks;
+  std::vector<NgptBlock> ngpt_blocks;  // Around `blocks`; empty but for nGPT.
+  at::Tensor logit_scale;              // nGPT's, trainable.
   Head head;
   std::vector<Parameter> parameters;
 
@@ -108,12 +138,29 @@ struct Transformer::Impl {
   at::Tensor Embed(const at::Tensor& inputs) const {
     TORCH_CHECK(inputs.dim() == 2 && inputs.scalar_type() == at::kLong, "inputs must be int64 [batch, seq], not ",
                 inputs.scalar_type(), " ", inputs.sizes());
-    const at::Tensor x = at::embedding(embedding, inputs);  // [batch, seq, hidden]
-    if (!positions.defined()) return x.flatten(0, 1);
-    const int64_t seq_len = inputs.size(1);
-    TORCH_CHECK(seq_len <= positions.size(0), "a sequence has ", seq_len,
-                " tokens, the model has learned positions for ", positions.size(0));
-    return (x + positions.narrow(0, 0, seq_len)).flatten(0, 1);
+    at::Tensor x = at::embedding(embedding, inputs);  // [batch, seq, hidden]
+    if (positions.defined()) {
+      const int64_t seq_len = inputs.size(1);
+      TORCH_CHECK(seq_len <= positions.size(0), "a sequence has ", seq_len,
+                  " tokens, the model has learned positions for ", positions.size(0));
+      x = x + positions.narrow(0, 0, seq_len);
+    }
+    x = x.flatten(0, 1);
+    if (embed_scale.defined()) x = x * embed_scale;
+    return embed_norm ? TrainableNorm(*embed_norm, trainable_embed_norm, x) : x;
+  }
+
+  BlockOutput RunBlock(size_t i, const BranchContext& context, const at::Tensor& x, BlockStats* stats) const {
+    if (ngpt_blocks.empty()) return ApplyBlock(blocks[i], context, x, stats);
+    return {.x = ApplyNgptBlock(ngpt_blocks[i], context, x, stats)};
+  }
+
+  Head CurrentHead() const {
+    if (!logit_scale.defined()) return head;
+    Head scaled = head;
+    scaled.trainable_weight = head.trainable_weight * LogitScale(logit_scale, model.hidden).unsqueeze(1);
+    scaled.weight = scaled.trainable_weight.detach();
+    return scaled;
   }
 
   /// The stream behind the last block, and the sum of the blocks' auxiliary losses.
@@ -121,7 +168,7 @@ struct Transformer::Impl {
     const BranchContext context = Context(inputs.size(1));
     BlockOutput all = {.x = Embed(inputs)};
     for (size_t i = 0; i < blocks.size(); ++i) {
-      const BlockOutput one = ApplyBlock(blocks[i], context, all.x, stats != nullptr ? &(*stats)[i] : nullptr);
+      const BlockOutput one = RunBlock(i, context, all.x, stats != nullptr ? &(*stats)[i] : nullptr);
       all.x = one.x;
       if (one.auxiliary_loss.defined()) {
         all.auxiliary_loss =
@@ -136,7 +183,8 @@ Transformer::Transformer(const ModelSpec& model, const NormSpec& norm, int64_t v
                          at::ScalarType dtype)
     : impl_(std::make_unique<Impl>()) {
   CheckModelSpec(model, vocab_size);
-  const NormScheme& scheme = GetNormScheme(norm.scheme);
+  const std::vector<BlockPlan> plans = PlanBlocks(model, norm);
+  const NormScheme scheme = SchemeOf(norm);
   impl_->model = model;
   impl_->dtype = dtype;
   impl_->embedding = Trainable(at::empty({vocab_size, model.hidden}, dtype));
@@ -149,20 +197,32 @@ Transformer::Transformer(const ModelSpec& model, const NormSpec& norm, int64_t v
     impl_->positions = Trainable(at::empty({model.max_positions, model.hidden}, dtype));
     tensors.push_back(impl_->positions);
   }
-  std::vector<BlockPlan> plans;
-  for (int layer = 1; layer <= model.num_layers; ++layer) {
-    plans.push_back(PlanBlock(scheme, layer, model.num_layers, norm.mix_ln_ratio));
-    impl_->blocks.push_back(MakeBlock(model, plans.back(), layer, dtype));
-    Append(impl_->blocks.back()->parameters, &tensors);
+  if (scheme.has_embed_scale) {
+    impl_->embed_scale = Trainable(at::full({1}, std::sqrt(static_cast<double>(model.hidden)), dtype));
+    tensors.push_back(impl_->embed_scale);
   }
-  if (norm.final_norm) {
-    impl_->head.norm = MakeNorm(model, /*output_scale=*/1, dtype);
+  impl_->embed_norm = MakeNorm(PlanEmbedNorm(norm, family.has_layer_norm), model, dtype);
+  if (impl_->embed_norm) impl_->trainable_embed_norm = ParametersOf(*impl_->embed_norm);
+  Append(impl_->trainable_embed_norm, &tensors);
+  for (int layer = 1; layer <= model.num_layers; ++layer) {
+    impl_->blocks.push_back(MakeBlock(model, plans[layer - 1], layer, RoundsStream(norm), dtype));
+    Append(impl_->blocks.back()->parameters, &tensors);
+    if (!scheme.is_ngpt) continue;
+    impl_->ngpt_blocks.push_back(MakeNgptBlock(impl_->blocks.back(), model.hidden, model.ffn_hidden, dtype));
+    Append(impl_->ngpt_blocks.back().Scales(), &tensors);
+  }
+  if (norm.final_norm && !scheme.is_ngpt) {
+    impl_->head.norm = MakeNorm(PlanFinalNorm(norm, family.has_layer_norm), model, dtype);
     impl_->head.trainable_norm = ParametersOf(*impl_->head.norm);
     Append(impl_->head.trainable_norm, &tensors);
   }
   if (!is_tied) tensors.push_back(impl_->head.trainable_weight);
+  if (scheme.is_ngpt) {
+    impl_->logit_scale = MakeLogitScale(vocab_size, model.hidden, dtype);
+    tensors.push_back(impl_->logit_scale);
+  }
 
-  const std::vector<ParameterInfo> infos = ListParameters(model, vocab_size, norm.final_norm);
+  const std::vector<ParameterInfo> infos = ListParameters(model, vocab_size, norm);
   TORCH_CHECK(infos.size() == tensors.size(), infos.size(), " parameters are listed, ", tensors.size(), " were made");
   for (size_t i = 0; i < infos.size(); ++i) {
     TORCH_CHECK(tensors[i].sizes() == at::IntArrayRef(infos[i].shape), infos[i].name, " was made as ",
@@ -172,6 +232,7 @@ Transformer::Transformer(const ModelSpec& model, const NormSpec& norm, int64_t v
     const bool decays = is_matrix && !infos[i].is_embedding;
     impl_->parameters.push_back({infos[i].name, tensors[i], infos[i].layer, decays});
   }
+  AfterUpdate();
 }
 
 Transformer::~Transformer() = default;
@@ -191,24 +252,32 @@ at::Tensor Transformer::Loss(const at::Tensor& inputs, const at::Tensor& targets
       *row++ = static_cast<float>(block.ffn_mean_square);
     }
   }
-  const at::Tensor loss = HeadLoss(impl_->head, stream.x, targets.reshape({-1}));
+  const at::Tensor loss = HeadLoss(impl_->CurrentHead(), stream.x, targets.reshape({-1}));
   return stream.auxiliary_loss.defined() && c10::GradMode::is_enabled() ? loss.add(stream.auxiliary_loss) : loss;
 }
 
 at::Tensor Transformer::Logits(const at::Tensor& inputs) const {
   const c10::NoGradGuard no_grad;
-  const at::Tensor logits = HeadLogits(impl_->head, impl_->Stream(inputs, nullptr).x);
+  const at::Tensor logits = HeadLogits(impl_->CurrentHead(), impl_->Stream(inputs, nullptr).x);
   return logits.view({inputs.size(0), inputs.size(1), -1});
 }
 
 at::Tensor Transformer::Embed(const at::Tensor& inputs) const { return impl_->Embed(inputs); }
 
 at::Tensor Transformer::RunBlock(int layer, const at::Tensor& x, int64_t seq_len) const {
-  return ApplyBlock(impl_->blocks.at(static_cast<size_t>(layer) - 1), impl_->Context(seq_len), x, nullptr).x;
+  TORCH_CHECK(layer >= 1 && layer <= impl_->model.num_layers, "block ", layer, " of ", impl_->model.num_layers);
+  return impl_->RunBlock(static_cast<size_t>(layer) - 1, impl_->Context(seq_len), x, nullptr).x;
 }
 
 at::Tensor Transformer::StreamLoss(const at::Tensor& x, const at::Tensor& targets) const {
-  return HeadLoss(impl_->head, x, targets.reshape({-1}));
+  return HeadLoss(impl_->CurrentHead(), x, targets.reshape({-1}));
+}
+
+void Transformer::AfterUpdate() {
+  if (impl_->ngpt_blocks.empty()) return;
+  for (const NgptBlock& block : impl_->ngpt_blocks) NormalizeMatrices(block);
+  NormalizeRows(impl_->embedding);
+  NormalizeRows(impl_->head.weight);
 }
 
 const std::vector<Parameter>& Transformer::parameters() const { return impl_->parameters; }

@@ -57,6 +57,10 @@ class Transformer {
   /// The loss of the stream behind the last block, without auxiliary losses of blocks.
   at::Tensor StreamLoss(const at::Tensor& x, const at::Tensor& targets) const;
 
+  /// To be called after each change of the weights by an optimizer. Under nGPT it gives the matrices' rows length 1
+  /// again; under every other scheme it does nothing.
+  void AfterUpdate();
+
   /// All trainable tensors, in a fixed order.
   const std::vector<Parameter>& parameters() const;
 

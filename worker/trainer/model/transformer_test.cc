@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
 #include <c10/core/GradMode.h>
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -30,7 +31,7 @@ ModelSpec SmallModel() {
           .embed_init_std = 0.5};
 }
 
-NormSpec Scheme(const std::string& name) { return {.scheme = name, .mix_ln_ratio = 0.5, .final_norm = true}; }
+NormSpec Scheme(const std::string& name) { return {.scheme = name, .mix_ln_ratio = 0.5}; }
 
 at::Generator Random(uint64_t seed) { return at::detail::createCPUGenerator(seed); }
 
@@ -90,24 +91,58 @@ void ExpectEqualsReference(const ModelSpec& model, const NormSpec& norm, int64_t
   }
 }
 
-class SchemeTest : public ::testing::TestWithParam<const char*> {};
+struct Case {
+  std::string name;
+  NormSpec norm;
+};
+
+/// Every row of the table, every variant of a row, and what goes with each.
+std::vector<Case> AllCases() {
+  std::vector<Case> cases;
+  for (const NormScheme& scheme : kNormSchemes)
+    cases.push_back({std::string(scheme.name), Scheme(std::string(scheme.name))});
+  for (const auto& position : kScalePositions) {
+    cases.push_back({fmt::format("lns_{}", position.name), Scheme("lns")});
+    cases.back().norm.lns_position = position.name;
+  }
+  for (const char* scheme : {"pre_ln", "lns", "post_ln", "deepnorm", "mix_ln", "sandwich"}) {
+    cases.push_back({fmt::format("{}_gpas", scheme), Scheme(scheme)});
+    cases.back().norm.gpas = true;
+  }
+  for (const char* scheme : {"pre_ln", "olmo2"}) {
+    for (const char* qk_norm : {"full", "head"}) {
+      cases.push_back({fmt::format("{}_qk_{}", scheme, qk_norm), Scheme(scheme)});
+      cases.back().norm.qk_norm = qk_norm;
+    }
+  }
+  for (const char* scheme : {"pre_ln", "post_ln", "sandwich"}) {
+    cases.push_back({fmt::format("{}_layernorm", scheme), Scheme(scheme)});
+    cases.back().norm.kind = "layernorm";
+  }
+  cases.push_back({"peri_ln_embed_norm", Scheme("peri_ln")});
+  cases.back().norm.embed_norm = true;
+  return cases;
+}
+
+class SchemeTest : public ::testing::TestWithParam<Case> {};
 
 TEST_P(SchemeTest, EqualsTheFormulaInFloat64ForwardAndGradient) {
-  ExpectEqualsReference(SmallModel(), Scheme(GetParam()), kVocab, at::kDouble, 1e-10);
+  ExpectEqualsReference(SmallModel(), GetParam().norm, kVocab, at::kDouble, 1e-10);
 }
 
 TEST_P(SchemeTest, EqualsTheFormulaInFloat32UpToItsPrecision) {
-  ExpectEqualsReference(SmallModel(), Scheme(GetParam()), kVocab, at::kFloat, 2e-5);
+  ExpectEqualsReference(SmallModel(), GetParam().norm, kVocab, at::kFloat, 2e-5);
 }
 
 TEST_P(SchemeTest, EqualsTheFormulaWithoutAFinalNorm) {
-  NormSpec norm = Scheme(GetParam());
+  NormSpec norm = GetParam().norm;
   norm.final_norm = false;
   ExpectEqualsReference(SmallModel(), norm, kVocab, at::kDouble, 1e-10);
 }
 
 TEST_P(SchemeTest, GradientEqualsFiniteDifferencesOfTheLoss) {
-  const Transformer transformer(SmallModel(), Scheme(GetParam()), kVocab, 7, at::kDouble);
+  if (GetParam().norm.gpas) GTEST_SKIP() << "a gate's gradient is not the slope of its forward";
+  const Transformer transformer(SmallModel(), GetParam().norm, kVocab, 7, at::kDouble);
   ShakeGains(transformer);
   const Batch batch = SmallBatch();
   transformer.Loss(batch.inputs, batch.targets).backward();
@@ -127,7 +162,7 @@ TEST_P(SchemeTest, GradientEqualsFiniteDifferencesOfTheLoss) {
 
 TEST_P(SchemeTest, SameSeedTwiceGivesTheSameBits) {
   const auto run = [&](uint64_t seed) {
-    const Transformer transformer(SmallModel(), Scheme(GetParam()), kVocab, seed);
+    const Transformer transformer(SmallModel(), GetParam().norm, kVocab, seed);
     const Batch batch = SmallBatch();
     transformer.Loss(batch.inputs, batch.targets).backward();
     std::vector<at::Tensor> flat;
@@ -139,7 +174,7 @@ TEST_P(SchemeTest, SameSeedTwiceGivesTheSameBits) {
 }
 
 TEST_P(SchemeTest, StatisticsChangeNeitherLossNorGradient) {
-  const Transformer transformer(SmallModel(), Scheme(GetParam()), kVocab, 1);
+  const Transformer transformer(SmallModel(), GetParam().norm, kVocab, 1);
   const Batch batch = SmallBatch();
   const auto gradient_of = [&](LayerForwardStats* stats) {
     const at::Tensor weight = transformer.parameters()[1].tensor;
@@ -152,9 +187,83 @@ TEST_P(SchemeTest, StatisticsChangeNeitherLossNorGradient) {
   EXPECT_EQ(stats.rows.sizes(), at::IntArrayRef({5, 4}));
 }
 
-INSTANTIATE_TEST_SUITE_P(All, SchemeTest,
-                         ::testing::Values("pre_ln", "lns", "post_ln", "deepnorm", "mix_ln", "pre_ln_scaled_init"),
-                         [](const auto& info) { return std::string(info.param); });
+INSTANTIATE_TEST_SUITE_P(All, SchemeTest, ::testing::ValuesIn(AllCases()),
+                         [](const auto& info) { return info.param.name; });
+
+TEST(TransformerTest, LnsBeforeTheNormIsPreLn) {
+  NormSpec before = Scheme("lns");
+  before.lns_position = "before";
+  const Batch batch = SmallBatch();
+  const Transformer actual(SmallModel(), before, kVocab, 7, at::kDouble);
+  const Transformer pre_ln(SmallModel(), Scheme("pre_ln"), kVocab, 7, at::kDouble);
+  EXPECT_LT(RelativeError(actual.Logits(batch.inputs), pre_ln.Logits(batch.inputs)), 1e-5);
+}
+
+TEST(TransformerTest, LnsFoldedIntoTheGainsIsLnsAtInit) {
+  NormSpec folded = Scheme("lns");
+  folded.lns_position = "gain_init";
+  const Batch batch = SmallBatch();
+  const Transformer actual(SmallModel(), folded, kVocab, 7, at::kDouble);
+  const Transformer lns(SmallModel(), Scheme("lns"), kVocab, 7, at::kDouble);
+  EXPECT_LT(RelativeError(actual.Logits(batch.inputs), lns.Logits(batch.inputs)), 1e-12);
+}
+
+TEST(TransformerTest, AClosedGpasGateChangesNothing) {
+  for (const NormScheme& scheme : kNormSchemes) {
+    if (scheme.is_ngpt) continue;
+    NormSpec norm = Scheme(std::string(scheme.name));
+    const Batch batch = SmallBatch();
+    const Transformer base(SmallModel(), norm, kVocab, 7, at::kDouble);
+    norm.gpas = true;
+    const Transformer gated(SmallModel(), norm, kVocab, 7, at::kDouble);
+    EXPECT_TRUE(at::equal(gated.Logits(batch.inputs), base.Logits(batch.inputs))) << scheme.name;
+  }
+}
+
+TEST(TransformerTest, NgptKeepsItsMatricesOnTheSphere) {
+  Transformer transformer(SmallModel(), Scheme("ngpt"), kVocab, 7, at::kDouble);
+  const auto expect_units = [&] {
+    for (const Parameter& parameter : transformer.parameters()) {
+      if (parameter.tensor.dim() != 2) continue;
+      const bool is_output =
+          parameter.name.find("o_proj") != std::string::npos || parameter.name.find("down_proj") != std::string::npos;
+      const at::Tensor norms = parameter.tensor.detach().norm(2, {is_output ? 0 : 1});
+      EXPECT_LT((norms - 1).abs().max().item<double>(), 1e-12) << parameter.name;
+    }
+  };
+  expect_units();
+  for (const Parameter& parameter : transformer.parameters()) parameter.tensor.detach().mul_(1.7).add_(0.01);
+  transformer.AfterUpdate();
+  expect_units();
+}
+
+TEST(TransformerTest, ABfloat16StreamIsRoundedAfterEachSum) {
+  NormSpec norm = Scheme("pre_ln");
+  norm.residual_dtype = "bf16";
+  const Transformer transformer(SmallModel(), norm, kVocab, 7);
+  const Transformer exact(SmallModel(), Scheme("pre_ln"), kVocab, 7);
+  const Batch batch = SmallBatch();
+  const c10::NoGradGuard no_grad;
+  const at::Tensor x = transformer.RunBlock(1, transformer.Embed(batch.inputs), batch.inputs.size(1));
+  EXPECT_TRUE(at::equal(x, x.to(at::kBFloat16).to(at::kFloat)));
+  const double error = RelativeError(transformer.Logits(batch.inputs), exact.Logits(batch.inputs).to(at::kDouble));
+  EXPECT_GT(error, 1e-4);
+  EXPECT_LT(error, 2e-2);
+}
+
+TEST(TransformerTest, ACustomSchemeIsTheRowThatItWrites) {
+  NormSpec lns = Scheme("custom");
+  lns.output_scale = "l^-p", lns.p = 0.5;
+  NormSpec deepnorm = Scheme("custom");
+  deepnorm.placement = "post", deepnorm.residual_scale = "(2*L)^0.25";
+  deepnorm.init_gain = "(8*L)^-0.25", deepnorm.init_gain_of = "all_but_query_key", deepnorm.init_family = "xavier";
+  const Batch batch = SmallBatch();
+  for (const auto& [custom, name] : {std::pair(lns, "lns"), {deepnorm, "deepnorm"}}) {
+    const Transformer actual(SmallModel(), custom, kVocab, 7);
+    const Transformer row(SmallModel(), Scheme(name), kVocab, 7);
+    EXPECT_TRUE(at::equal(actual.Logits(batch.inputs), row.Logits(batch.inputs))) << name;
+  }
+}
 
 TEST(TransformerTest, LossOverSeveralPiecesOfLogitsEqualsTheFormula) {
   ModelSpec model = SmallModel();
@@ -175,7 +284,7 @@ TEST(TransformerTest, LnsIsPreLnWhoseGainsAreOverTheRootOfTheOneBasedLayer) {
 TEST(TransformerTest, MixLnTurnsFromPostToPreAfterTheFloorOfTheRatio) {
   ModelSpec model = SmallModel();
   model.num_layers = 12;
-  const Transformer transformer(model, {.scheme = "mix_ln", .mix_ln_ratio = 0.25, .final_norm = true}, kVocab, 7);
+  const Transformer transformer(model, {.scheme = "mix_ln", .mix_ln_ratio = 0.25}, kVocab, 7);
   const Batch batch = SmallBatch();
   LayerForwardStats stats;
   transformer.Loss(batch.inputs, batch.targets, &stats);
@@ -259,6 +368,37 @@ TEST(TransformerTest, ScaledInitStartsBothOutputProjectionsSmaller) {
   }
 }
 
+TEST(TransformerTest, TruncatedInitHasNoDrawBeyondThreeDeviationsAndTheirDeviation) {
+  ModelSpec model = SmallModel();
+  model.num_layers = 8, model.hidden = 96, model.ffn_hidden = 160, model.init_std = 0.02, model.embed_init_std = 0.02;
+  const double cut = 0.98658;  // Deviation of a standard normal cut off at 3.
+  const Transformer olmo2(model, Scheme("olmo2"), 500, 7);
+  for (const Parameter& parameter : olmo2.parameters()) {
+    if (parameter.tensor.dim() != 2) continue;
+    EXPECT_NEAR(parameter.tensor.detach().std().item<double>(), 0.02 * cut, 0.02 * 0.03) << parameter.name;
+    EXPECT_LE(parameter.tensor.abs().max().item<double>(), 0.06001) << parameter.name;
+  }
+  const Transformer hybrid(model, Scheme("hybrid_norm"), 500, 7);
+  const double std = std::sqrt(2.0 / (5 * 96)) * cut;
+  EXPECT_NEAR(MeasuredStd(hybrid, "model.layers.3.self_attn.k_proj.weight"), std, std * 0.03);
+  EXPECT_NEAR(MeasuredStd(hybrid, "model.layers.3.mlp.up_proj.weight"), std, std * 0.03);
+  EXPECT_NEAR(MeasuredStd(hybrid, "model.layers.3.self_attn.o_proj.weight"), std / 4, std / 4 * 0.03);
+  EXPECT_NEAR(MeasuredStd(hybrid, "model.layers.3.mlp.down_proj.weight"), std / 4, std / 4 * 0.03);
+}
+
+TEST(TransformerTest, DepthInitAndTheReleasedDeepNormStartAsTheySay) {
+  ModelSpec model = SmallModel();
+  model.num_layers = 8, model.hidden = 96, model.ffn_hidden = 160, model.init_std = 0.02;
+  const Transformer depth(model, Scheme("pre_ln_depth_init"), 500, 7);
+  EXPECT_NEAR(MeasuredStd(depth, "model.layers.0.self_attn.o_proj.weight"), 0.02 / std::sqrt(2), 4e-4);
+  EXPECT_NEAR(MeasuredStd(depth, "model.layers.7.mlp.down_proj.weight"), 0.005, 1.5e-4);
+  EXPECT_NEAR(MeasuredStd(depth, "model.layers.7.mlp.up_proj.weight"), 0.02, 6e-4);
+  const Transformer release(model, Scheme("deepnorm_mixln_release"), 500, 7);
+  const double square = std::sqrt(2.0 / (96 + 96)), gain = std::pow(64, 0.25);
+  EXPECT_NEAR(MeasuredStd(release, "model.layers.7.self_attn.v_proj.weight"), square * gain, square * gain * 0.03);
+  EXPECT_NEAR(MeasuredStd(release, "model.layers.7.self_attn.q_proj.weight"), square, square * 0.03);
+}
+
 TEST(TransformerTest, FfnContributionOfLnsAtInitFallsAsComputedByMonteCarlo) {
   const ModelSpec model = {.family = "llama",
                            .num_layers = 4,
@@ -319,7 +459,7 @@ TEST(TransformerTest, TokensOutsideTheVocabularyAreNamed) {
 
 TEST(TransformerTest, AnUnknownSchemeAndAnImpossibleShapeArePermanentErrors) {
   EXPECT_THAT([] { Transformer(SmallModel(), Scheme("preln"), kVocab, 7); },
-              ThrowsMessage<PermanentError>(HasSubstr("\"preln\": this trainer knows pre_ln, lns")));
+              ThrowsMessage<PermanentError>(HasSubstr("norm.scheme: is \"preln\": there are pre_ln, lns")));
   ModelSpec odd = SmallModel();
   odd.num_heads = 8;
   EXPECT_THAT([&] { Transformer(odd, Scheme("lns"), kVocab, 7); },

@@ -202,6 +202,7 @@ void Trainer::Update(int64_t step, StepResult* result) {
   result->is_clipped = limit > 0 && result->grad_norm > limit;
   progress_.clipped_updates += result->is_clipped ? 1 : 0;
   optimizer_.Step(step, result->lr, result->is_clipped ? limit / result->grad_norm : 1);
+  model_.AfterUpdate();
   result->phases.optimizer = watch.Lap();
   if (is_sharded()) ShareWeights(gang_, model_.parameters());
   result->phases.communication += watch.Lap();

@@ -12,39 +12,69 @@ struct StreamSums {
   double mean_square = 0;  // Likewise.
 };
 
-/// x = residual_scale * residual + branch, output = x / sqrt(mean(x^2) + eps) * gain * output_scale
-/// (RMSNorm, arXiv:1910.07467). Statistics have the precision of T.
+/// In the order of NormKind (common/norm_scheme.h).
+enum class NormFormula { kRms, kLayer, kDyt };
+
+/// A norm as the kernels see it. z below is the normed x before gain and bias:
+///   kRms:   z = x / sqrt(mean(x^2) + eps)                  arXiv:1910.07467
+///   kLayer: z = (x - mean(x)) / sqrt(var(x) + eps)         arXiv:1607.06450
+///   kDyt:   z = tanh(alpha x)                              arXiv:2503.10622
+/// and the output is output_scale * (gain z + bias). Statistics have the precision of T.
+template <typename T>
+struct NormWeights {
+  NormFormula formula = NormFormula::kRms;
+  const T* gain = nullptr;  // [dim]
+  const T* bias = nullptr;  // [dim], or null.
+  T alpha = 0;              // kDyt
+  T output_scale = 1;
+  T eps = 0;
+};
+
+/// x = sum_scale * (residual_scale * residual + branch_scale * branch_gain * branch) and the norm of x.
 template <typename T>
 struct NormRows {
   int64_t rows;
   int64_t dim;
-  const T* residual;  // Null: x is `branch`.
+  const T* residual;  // Null: x is `branch`, and the numbers of the sum play no part.
   T residual_scale;
   const T* branch;
-  T* sum;         // Receives x unless `residual` is null; may be `branch` itself.
-  const T* gain;  // [dim]. Null: no norm, and `output` and `inv_rms` are not written.
-  T output_scale;
-  T eps;
+  T branch_scale = 1;
+  const T* branch_gain = nullptr;  // [dim]. Null: ones.
+  T sum_scale = 1;
+  bool rounds_sum = false;     // To bfloat16.
+  T* sum;                      // Receives x unless `residual` is null; may be `branch` itself.
+  const NormWeights<T>* norm;  // Null: `output` and `inv_rms` are not written.
   T* output;
-  T* inv_rms;                 // [rows]: 1 / sqrt(mean(x^2) + eps)
-  double* branch_square_sum;  // Null, or gets the sum over rows of mean(branch^2) added.
+  T* inv_rms;                 // [rows]: 1 over the root above. Not written by kDyt.
+  double* branch_square_sum;  // Null, or gets the sum over rows of the mean square of the branch's part of x added.
   StreamSums* stream_sums;    // Null, or gets those of `output` added (of x where there is no norm).
 };
 
-/// Gradient of NormRows' norm by x and by gain.
+/// Gradient of NormRows' norm by x, gain, bias and alpha.
 template <typename T>
 struct NormGradRows {
   int64_t rows;
   int64_t dim;
+  const NormWeights<T>* norm;
   const T* grad_output;
   const T* x;
   const T* inv_rms;
-  const T* gain;
-  T output_scale;
   const T* add;  // Null, or a gradient that reaches x past the norm, added add_scale times to grad_x.
   T add_scale;
-  T* grad_x;     // May be `grad_output` itself.
-  T* grad_gain;  // [dim], added to.
+  T* grad_x;           // May be `grad_output` itself.
+  T* grad_gain;        // [dim], added to.
+  T* grad_bias;        // [dim], added to; null without a bias.
+  double* grad_alpha;  // Added to; null but for kDyt.
+};
+
+/// sums[i] += a[row][i] * b[row][i], over rows.
+template <typename T>
+struct ColumnProducts {
+  int64_t rows;
+  int64_t dim;
+  const T* a;
+  const T* b;
+  T* sums;  // [dim]
 };
 
 /// Causal softmax attention of some heads, softmax(q k' / sqrt(head_dim)) v, with the rotary position embedding of
@@ -118,6 +148,7 @@ template <typename T>
 struct CpuKernels {
   void (*norm)(const NormRows<T>&);
   void (*norm_grad)(const NormGradRows<T>&);
+  void (*column_products)(const ColumnProducts<T>&);
   void (*attention)(const AttentionHeads<T>&);
   void (*attention_grad)(const AttentionGradHeads<T>&);
   void (*swiglu)(const SwiGluRows<T>&);

@@ -43,27 +43,94 @@ void AddStreamSums(const T* x, int64_t dim, StreamSums* sums) {
   sums->mean_square += variance + static_cast<double>(mean) * static_cast<double>(mean);
 }
 
+/// The sum of one row; where it is the branch that changes, `branch` may be `sum`.
+template <typename T>
+void SumRow(const NormRows<T>& a, const T* residual, const T* branch, T* sum) {
+  const int64_t dim = a.dim;
+  const T* added = branch;
+  if (a.branch_gain != nullptr) {
+#pragma omp simd
+    for (int64_t i = 0; i < dim; ++i) sum[i] = a.branch_scale * a.branch_gain[i] * branch[i];
+    added = sum;
+  } else if (a.branch_scale != 1) {
+#pragma omp simd
+    for (int64_t i = 0; i < dim; ++i) sum[i] = a.branch_scale * branch[i];
+    added = sum;
+  }
+  if (a.branch_square_sum != nullptr) {
+    *a.branch_square_sum += static_cast<double>(a.sum_scale * a.sum_scale * MeanSquare(added, dim));
+  }
+#pragma omp simd
+  for (int64_t i = 0; i < dim; ++i) sum[i] = a.residual_scale * residual[i] + added[i];
+  if (a.sum_scale != 1) {
+#pragma omp simd
+    for (int64_t i = 0; i < dim; ++i) sum[i] *= a.sum_scale;
+  }
+  if (a.rounds_sum) {
+#pragma omp simd
+    for (int64_t i = 0; i < dim; ++i) sum[i] = static_cast<T>(RoundToBfloat16(static_cast<float>(sum[i])));
+  }
+}
+
+template <typename T>
+T Mean(const T* x, int64_t dim) {
+  return Sum<T>(dim, [=](int64_t i) { return x[i]; }) / static_cast<T>(dim);
+}
+
+template <typename T>
+void AddBias(const NormWeights<T>& norm, int64_t dim, T* output) {
+  if (norm.bias == nullptr) return;
+#pragma omp simd
+  for (int64_t i = 0; i < dim; ++i) output[i] += norm.output_scale * norm.bias[i];
+}
+
+template <typename T>
+void RmsRow(const NormWeights<T>& norm, int64_t dim, const T* x, T* output, T* inv_rms) {
+  *inv_rms = 1 / SquareRoot(MeanSquare(x, dim) + norm.eps);
+  const T factor = *inv_rms * norm.output_scale;
+#pragma omp simd
+  for (int64_t i = 0; i < dim; ++i) output[i] = x[i] * factor * norm.gain[i];
+}
+
+template <typename T>
+void LayerRow(const NormWeights<T>& norm, int64_t dim, const T* x, T* output, T* inv_rms) {
+  const T mean = Mean(x, dim);
+  const T variance = Sum<T>(dim, [=](int64_t i) { return (x[i] - mean) * (x[i] - mean); }) / static_cast<T>(dim);
+  *inv_rms = 1 / SquareRoot(variance + norm.eps);
+  const T factor = *inv_rms * norm.output_scale;
+#pragma omp simd
+  for (int64_t i = 0; i < dim; ++i) output[i] = (x[i] - mean) * factor * norm.gain[i];
+}
+
+template <typename T>
+void DytRow(const NormWeights<T>& norm, int64_t dim, const T* x, T* output) {
+#pragma omp simd
+  for (int64_t i = 0; i < dim; ++i) output[i] = norm.output_scale * norm.gain[i] * Tanh(norm.alpha * x[i]);
+}
+
 template <typename T>
 void Norm(const NormRows<T>& a) {
   const int64_t dim = a.dim;
   for (int64_t row = 0; row < a.rows; ++row) {
-    const T* branch = a.branch + row * dim;
-    const T* x = branch;
-    if (a.branch_square_sum != nullptr) *a.branch_square_sum += static_cast<double>(MeanSquare(branch, dim));
+    const T* x = a.branch + row * dim;
     if (a.residual != nullptr) {
-      const T* residual = a.residual + row * dim;
-      T* sum = a.sum + row * dim;
-#pragma omp simd
-      for (int64_t i = 0; i < dim; ++i) sum[i] = a.residual_scale * residual[i] + branch[i];
-      x = sum;
+      SumRow(a, a.residual + row * dim, x, a.sum + row * dim);
+      x = a.sum + row * dim;
     }
-    if (a.gain != nullptr) {
+    if (a.norm != nullptr) {
       T* output = a.output + row * dim;
-      const T inv_rms = 1 / SquareRoot(MeanSquare(x, dim) + a.eps);
-      const T factor = inv_rms * a.output_scale;
-#pragma omp simd
-      for (int64_t i = 0; i < dim; ++i) output[i] = x[i] * factor * a.gain[i];
-      a.inv_rms[row] = inv_rms;
+      switch (a.norm->formula) {
+        case NormFormula::kRms:
+          RmsRow(*a.norm, dim, x, output, a.inv_rms + row);
+          break;
+        case NormFormula::kLayer:
+          LayerRow(*a.norm, dim, x, output, a.inv_rms + row);
+          break;
+        case NormFormula::kDyt:
+          DytRow(*a.norm, dim, x, output);
+          break;
+      }
+      AddBias(*a.norm, dim, output);
       x = output;
     }
     if (a.stream_sums != nullptr) AddStreamSums(x, dim, a.stream_sums);
@@ -73,33 +140,102 @@ void Norm(const NormRows<T>& a) {
 // With r = inv_rms, s = output_scale and y = s r gain x:
 //   dx = r s gain dy - r^3 x mean(s gain dy x),   dgain = s r x dy summed over rows.
 template <typename T>
+void RmsRowGrad(const NormGradRows<T>& a, const T* grad, const T* x, T inv_rms, const T* add, T* grad_x) {
+  const int64_t dim = a.dim;
+  const T* gain = a.norm->gain;
+  const T dot = Sum<T>(dim, [=](int64_t i) { return grad[i] * gain[i] * x[i]; });
+  const T factor = inv_rms * a.norm->output_scale;
+  const T pull = factor * inv_rms * inv_rms * dot / static_cast<T>(dim);
+  if (add != nullptr) {
+#pragma omp simd
+    for (int64_t i = 0; i < dim; ++i) {
+      const T scaled = factor * grad[i];
+      a.grad_gain[i] += scaled * x[i];
+      grad_x[i] = scaled * gain[i] - pull * x[i] + a.add_scale * add[i];
+    }
+  } else {
+#pragma omp simd
+    for (int64_t i = 0; i < dim; ++i) {
+      const T scaled = factor * grad[i];
+      a.grad_gain[i] += scaled * x[i];
+      grad_x[i] = scaled * gain[i] - pull * x[i];
+    }
+  }
+}
+
+// With c = x - mean(x): dx = r s (gain dy - mean(gain dy)) - r^3 c mean(s gain dy c).
+template <typename T>
+void LayerRowGrad(const NormGradRows<T>& a, const T* grad, const T* x, T inv_rms, const T* add, T* grad_x) {
+  const int64_t dim = a.dim;
+  const T* gain = a.norm->gain;
+  const T mean = Mean(x, dim);
+  const T grad_mean = Sum<T>(dim, [=](int64_t i) { return grad[i] * gain[i]; }) / static_cast<T>(dim);
+  const T dot = Sum<T>(dim, [=](int64_t i) { return grad[i] * gain[i] * (x[i] - mean); });
+  const T factor = inv_rms * a.norm->output_scale;
+  const T pull = factor * inv_rms * inv_rms * dot / static_cast<T>(dim);
+  for (int64_t i = 0; i < dim; ++i) {
+    const T scaled = factor * grad[i];
+    const T centered = x[i] - mean;
+    a.grad_gain[i] += scaled * centered;
+    grad_x[i] = scaled * gain[i] - factor * grad_mean - pull * centered + (add != nullptr ? a.add_scale * add[i] : 0);
+  }
+}
+
+// With t = tanh(alpha x): dx = s gain dy (1 - t^2) alpha,  dalpha = sum(s gain dy (1 - t^2) x),  dgain = s t dy.
+template <typename T>
+void DytRowGrad(const NormGradRows<T>& a, const T* grad, const T* x, const T* add, T* grad_x) {
+  const int64_t dim = a.dim;
+  const T* gain = a.norm->gain;
+  const T alpha = a.norm->alpha, scale = a.norm->output_scale;
+  T alpha_sum = 0;
+#pragma omp simd reduction(+ : alpha_sum)
+  for (int64_t i = 0; i < dim; ++i) {
+    const T t = Tanh(alpha * x[i]);
+    const T scaled = scale * grad[i];
+    const T inner = scaled * gain[i] * (1 - t * t);
+    a.grad_gain[i] += scaled * t;
+    alpha_sum += inner * x[i];
+    grad_x[i] = inner * alpha;
+  }
+  *a.grad_alpha += static_cast<double>(alpha_sum);
+  if (add == nullptr) return;
+#pragma omp simd
+  for (int64_t i = 0; i < dim; ++i) grad_x[i] += a.add_scale * add[i];
+}
+
+template <typename T>
 void NormGrad(const NormGradRows<T>& a) {
   const int64_t dim = a.dim;
   for (int64_t row = 0; row < a.rows; ++row) {
     const T* grad = a.grad_output + row * dim;
     const T* x = a.x + row * dim;
+    const T* add = a.add != nullptr ? a.add + row * dim : nullptr;
     T* grad_x = a.grad_x + row * dim;
-    const T* gain = a.gain;
-    const T dot = Sum<T>(dim, [=](int64_t i) { return grad[i] * gain[i] * x[i]; });
-    const T inv_rms = a.inv_rms[row];
-    const T factor = inv_rms * a.output_scale;
-    const T pull = factor * inv_rms * inv_rms * dot / static_cast<T>(dim);
-    if (a.add != nullptr) {
-      const T* add = a.add + row * dim;
+    if (a.grad_bias != nullptr) {
 #pragma omp simd
-      for (int64_t i = 0; i < dim; ++i) {
-        const T scaled = factor * grad[i];
-        a.grad_gain[i] += scaled * x[i];
-        grad_x[i] = scaled * gain[i] - pull * x[i] + a.add_scale * add[i];
-      }
-    } else {
-#pragma omp simd
-      for (int64_t i = 0; i < dim; ++i) {
-        const T scaled = factor * grad[i];
-        a.grad_gain[i] += scaled * x[i];
-        grad_x[i] = scaled * gain[i] - pull * x[i];
-      }
+      for (int64_t i = 0; i < dim; ++i) a.grad_bias[i] += a.norm->output_scale * grad[i];
     }
+    switch (a.norm->formula) {
+      case NormFormula::kRms:
+        RmsRowGrad(a, grad, x, a.inv_rms[row], add, grad_x);
+        break;
+      case NormFormula::kLayer:
+        LayerRowGrad(a, grad, x, a.inv_rms[row], add, grad_x);
+        break;
+      case NormFormula::kDyt:
+        DytRowGrad(a, grad, x, add, grad_x);
+        break;
+    }
+  }
+}
+
+template <typename T>
+void SumColumnProducts(const ColumnProducts<T>& p) {
+  for (int64_t row = 0; row < p.rows; ++row) {
+    const T* a = p.a + row * p.dim;
+    const T* b = p.b + row * p.dim;
+#pragma omp simd
+    for (int64_t i = 0; i < p.dim; ++i) p.sums[i] += a[i] * b[i];
   }
 }
 
@@ -163,6 +299,7 @@ void CrossEntropy(const CrossEntropyRows<T>& a) {
 template <typename T>
 constexpr CpuKernels<T> kKernels = {.norm = Norm<T>,
                                     .norm_grad = NormGrad<T>,
+                                    .column_products = SumColumnProducts<T>,
                                     .attention = Attention<T>,
                                     .attention_grad = AttentionGrad<T>,
                                     .swiglu = SwiGlu<T>,

@@ -49,24 +49,22 @@ TEST_F(BaselineKernelsTest, NormEqualsThatOfTheChosenKernels) {
   const std::vector<float> residual = Random(rows * dim), gain = Random(dim), grad = Random(rows * dim, 2);
   const auto run = [&](const CpuKernels<float>& kernels) {
     std::vector<float> x = Random(rows * dim), y(rows * dim), inv_rms(rows), grad_x(rows * dim), grad_gain(dim);
+    const NormWeights<float> norm = {.gain = gain.data(), .output_scale = 0.5, .eps = 1e-6f};
     kernels.norm({.rows = rows,
                   .dim = dim,
                   .residual = residual.data(),
                   .residual_scale = 1.5,
                   .branch = x.data(),
                   .sum = x.data(),
-                  .gain = gain.data(),
-                  .output_scale = 0.5,
-                  .eps = 1e-6,
+                  .norm = &norm,
                   .output = y.data(),
                   .inv_rms = inv_rms.data()});
     kernels.norm_grad({.rows = rows,
                        .dim = dim,
+                       .norm = &norm,
                        .grad_output = grad.data(),
                        .x = x.data(),
                        .inv_rms = inv_rms.data(),
-                       .gain = gain.data(),
-                       .output_scale = 0.5,
                        .add = residual.data(),
                        .add_scale = 1.5,
                        .grad_x = grad_x.data(),
@@ -75,6 +73,60 @@ TEST_F(BaselineKernelsTest, NormEqualsThatOfTheChosenKernels) {
     return y;
   };
   ExpectNear(run(baseline_), run(chosen_));
+}
+
+TEST_F(BaselineKernelsTest, OtherNormsEqualThoseOfTheChosenKernels) {
+  const int64_t rows = 3, dim = 37;
+  const std::vector<float> x = Random(rows * dim), gain = Random(dim), bias = Random(dim), grad = Random(rows * dim, 2);
+  for (const NormFormula formula : {NormFormula::kLayer, NormFormula::kDyt}) {
+    const auto run = [&](const CpuKernels<float>& kernels) {
+      const NormWeights<float> norm = {formula, gain.data(), bias.data(), 0.8f, 0.5f, 1e-6f};
+      std::vector<float> y(rows * dim), inv_rms(rows), grad_x(rows * dim), grad_gain(dim), grad_bias(dim);
+      double grad_alpha = 0;
+      kernels.norm(
+          {.rows = rows, .dim = dim, .branch = x.data(), .norm = &norm, .output = y.data(), .inv_rms = inv_rms.data()});
+      kernels.norm_grad({.rows = rows,
+                         .dim = dim,
+                         .norm = &norm,
+                         .grad_output = grad.data(),
+                         .x = x.data(),
+                         .inv_rms = inv_rms.data(),
+                         .grad_x = grad_x.data(),
+                         .grad_gain = grad_gain.data(),
+                         .grad_bias = grad_bias.data(),
+                         .grad_alpha = &grad_alpha});
+      for (const auto* part : {&grad_x, &grad_gain, &grad_bias}) y.insert(y.end(), part->begin(), part->end());
+      y.push_back(static_cast<float>(grad_alpha));
+      return y;
+    };
+    ExpectNear(run(baseline_), run(chosen_));
+  }
+}
+
+TEST_F(BaselineKernelsTest, DytIsTanhAtEveryDistanceFromZero) {
+  std::vector<float> x, y(2001), gain(1, 1);
+  for (int i = -1000; i <= 1000; ++i) x.push_back(static_cast<float>(i * std::abs(i)) * 2e-5f);
+  for (const CpuKernels<float>* kernels : {&chosen_, &baseline_}) {
+    const NormWeights<float> norm = {.formula = NormFormula::kDyt, .gain = gain.data(), .alpha = 1};
+    kernels->norm({.rows = 2001, .dim = 1, .branch = x.data(), .norm = &norm, .output = y.data()});
+    for (size_t i = 0; i < x.size(); ++i) ASSERT_NEAR(y[i], std::tanh(x[i]), 4e-7 * std::abs(std::tanh(x[i]))) << x[i];
+  }
+}
+
+TEST_F(BaselineKernelsTest, ARoundedSumHasEightSignificantBitsToTheNearestEven) {
+  const std::vector<float> residual = {1.0f, 1.00390625f, 1.01171875f, 3.14159274f, -65504.0f};
+  const std::vector<float> expected = {1.0f, 1.0f, 1.015625f, 3.140625f, -65536.0f};
+  for (const CpuKernels<float>* kernels : {&chosen_, &baseline_}) {
+    std::vector<float> sum(5);
+    kernels->norm({.rows = 1,
+                   .dim = 5,
+                   .residual = residual.data(),
+                   .residual_scale = 1,
+                   .branch = sum.data(),
+                   .rounds_sum = true,
+                   .sum = sum.data()});
+    for (size_t i = 0; i < sum.size(); ++i) EXPECT_EQ(sum[i], expected[i]);
+  }
 }
 
 TEST_F(BaselineKernelsTest, AttentionEqualsThatOfTheChosenKernels) {

@@ -10,6 +10,17 @@ inline float SquareRoot(float x) { return __builtin_sqrtf(x); }
 inline double SquareRoot(double x) { return __builtin_sqrt(x); }
 inline double Exp(double x) { return __builtin_exp(x); }
 inline double Log(double x) { return __builtin_log(x); }
+inline double Tanh(double x) { return __builtin_tanh(x); }
+
+/// To the nearest number with 8 significant bits, ties to even. NaN stays NaN.
+inline float RoundToBfloat16(float x) {
+  uint32_t bits;
+  __builtin_memcpy(&bits, &x, sizeof(bits));
+  const uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) & 0xffff0000u;
+  float y;
+  __builtin_memcpy(&y, &rounded, sizeof(y));
+  return x == x ? y : x;
+}
 
 /// exp(x) within 2 units in the last place, |x| clamped to 87; NaN gives NaN, and so does an infinity. Cephes'
 /// polynomial, in a form that vectorizes: libm's expf does not, and took most of the time of SwiGLU and of cross
@@ -39,6 +50,20 @@ inline float Exp(float unclamped) {
   float scale;
   __builtin_memcpy(&scale, &power, sizeof(scale));
   return p * scale + 0 * unclamped;
+}
+
+/// Within 4 units in the last place. Near 0 the quotient of exponentials has no digits left: there it is Cephes'
+/// polynomial.
+inline float Tanh(float x) {
+  const float z = x * x;
+  float p = -5.70498872745e-3f;
+  p = p * z + 2.06390887954e-2f;
+  p = p * z - 5.37397155531e-2f;
+  p = p * z + 1.33314422036e-1f;
+  p = p * z - 3.33332819422e-1f;
+  const float near_zero = p * z * x + x;
+  const float far = 1 - 2 / (Exp(2 * x) + 1);
+  return z < 0.390625f ? near_zero : far;
 }
 
 }  // namespace

@@ -15,8 +15,14 @@ struct Reference {
 
   at::Tensor Linear(const at::Tensor& x, const std::string& name) const { return at::matmul(x, Get(name).t()); }
 
-  /// N(z) = g z / sqrt(mean(z^2) + eps)
+  /// N(z) = g z / sqrt(mean(z^2) + eps); or the LayerNorm or DyT that stand in its place.
   at::Tensor N(const at::Tensor& z, const std::string& name) const {
+    if (weights.contains(name + ".alpha")) return Get(name) * at::tanh(weights.at(name + ".alpha") * z);
+    if (weights.contains(name + ".bias")) {
+      const at::Tensor centered = z - z.mean(-1, true);
+      const at::Tensor deviation = (centered.pow(2).mean(-1, true) + model.norm_eps).sqrt();
+      return Get(name) * centered / deviation + weights.at(name + ".bias");
+    }
     return Get(name) * z / (z.pow(2).mean(-1, true) + model.norm_eps).sqrt();
   }
 
@@ -30,33 +36,171 @@ struct Reference {
     return at::cat({a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()}, 3);
   }
 
-  at::Tensor A(const at::Tensor& x, const std::string& block) const {
-    const int64_t batch = x.size(0), seq = x.size(1), head_dim = model.hidden / model.num_heads;
-    const auto heads = [&](const std::string& name) {
-      return Linear(x, block + "self_attn." + name).view({batch, seq, model.num_heads, head_dim}).transpose(1, 2);
-    };
-    const at::Tensor q = Rope(heads("q_proj")), k = Rope(heads("k_proj")), v = heads("v_proj");
-    const at::Tensor future = at::ones({seq, seq}, at::kBool).triu(1);
-    const at::Tensor scores = at::matmul(q, k.transpose(2, 3)) / std::sqrt(static_cast<double>(head_dim));
+  /// Heads of a projection, [batch, heads, seq, head_dim], after the norm on it that there may be.
+  at::Tensor Heads(const at::Tensor& x, const std::string& block, const std::string& letter) const {
+    const int64_t head_dim = model.hidden / model.num_heads;
+    const std::string norm = block + "self_attn." + letter + "_norm";
+    at::Tensor y = Linear(x, block + "self_attn." + letter + "_proj");
+    const bool is_full = weights.contains(norm + ".weight") && Get(norm).size(0) == model.hidden;
+    if (is_full) y = N(y, norm);
+    y = y.view({x.size(0), x.size(1), model.num_heads, head_dim});
+    if (weights.contains(norm + ".weight") && !is_full) y = N(y, norm);
+    return y.transpose(1, 2);
+  }
+
+  at::Tensor Softmax(const at::Tensor& scores, const at::Tensor& v) const {
+    const at::Tensor future = at::ones({v.size(2), v.size(2)}, at::kBool).triu(1);
     const at::Tensor attended = at::matmul(at::softmax(scores.masked_fill(future, -INFINITY), -1), v);
-    return Linear(attended.transpose(1, 2).reshape({batch, seq, model.hidden}), block + "self_attn.o_proj");
+    return attended.transpose(1, 2).flatten(2);
+  }
+
+  at::Tensor A(const at::Tensor& x, const std::string& block) const {
+    const at::Tensor q = Rope(Heads(x, block, "q")), k = Rope(Heads(x, block, "k")), v = Heads(x, block, "v");
+    const at::Tensor scores = at::matmul(q, k.transpose(2, 3)) / std::sqrt(static_cast<double>(q.size(3)));
+    return Linear(Softmax(scores, v), block + "self_attn.o_proj");
   }
 
   at::Tensor F(const at::Tensor& z, const std::string& block) const {
     const at::Tensor gate = Linear(z, block + "mlp.gate_proj");
     return Linear(gate * at::sigmoid(gate) * Linear(z, block + "mlp.up_proj"), block + "mlp.down_proj");
   }
+
+  static at::Tensor U(const at::Tensor& v) { return v / v.pow(2).sum(-1, true).sqrt(); }
+
+  /// nGPT's A and F: query and key of length 1 times s_qk; gate and up times s_uv sqrt(d).
+  at::Tensor NgptA(const at::Tensor& x, const std::string& block) const {
+    const double root = std::sqrt(static_cast<double>(model.hidden));
+    const at::Tensor s = (weights.at(block + "self_attn.sqk") * root).view({model.num_heads, 1, -1});
+    const at::Tensor q = s * U(Rope(Heads(x, block, "q"))), k = s * U(Rope(Heads(x, block, "k")));
+    const at::Tensor scores = at::matmul(q, k.transpose(2, 3)) * std::sqrt(static_cast<double>(q.size(3)));
+    return Linear(Softmax(scores, Heads(x, block, "v")), block + "self_attn.o_proj");
+  }
+  at::Tensor NgptF(const at::Tensor& x, const std::string& block) const {
+    const double root = std::sqrt(static_cast<double>(model.hidden));
+    const at::Tensor s = weights.at(block + "mlp.suv") * root;
+    const at::Tensor up = Linear(x, block + "mlp.up_proj") * s.slice(0, 0, model.ffn_hidden);
+    const at::Tensor gate = Linear(x, block + "mlp.gate_proj") * s.slice(0, model.ffn_hidden);
+    return Linear(up * gate * at::sigmoid(gate), block + "mlp.down_proj");
+  }
 };
 
-enum class Form { kPre, kLns, kPost, kDeepNorm };
+/// What a block gives, and what each branch added to the stream.
+struct BlockResult {
+  at::Tensor y, a, f;
+};
 
-Form FormOf(const ModelSpec& model, const NormSpec& norm, int l) {
-  if (norm.scheme == "lns") return Form::kLns;
-  if (norm.scheme == "post_ln") return Form::kPost;
-  if (norm.scheme == "deepnorm") return Form::kDeepNorm;
-  if (norm.scheme == "mix_ln" && l <= std::floor(norm.mix_ln_ratio * model.num_layers)) return Form::kPost;
-  return Form::kPre;
-}
+/// Block l (from 1) of L, as each paper writes it.
+struct SchemeEquations {
+  const Reference& ref;
+  const NormSpec& norm;
+  double l, L;
+  std::string block;
+
+  at::Tensor A(const at::Tensor& x) const { return ref.A(x, block); }
+  at::Tensor F(const at::Tensor& x) const { return ref.F(x, block); }
+  at::Tensor N(const std::string& name, const at::Tensor& x) const { return ref.N(x, block + name); }
+  at::Tensor N1(const at::Tensor& x) const { return N("input_layernorm", x); }
+  at::Tensor N2(const at::Tensor& x) const { return N("post_attention_layernorm", x); }
+  /// GPAS on the stream: v - silu(a) stopgrad(v), where the spec asks for it.
+  at::Tensor G(const at::Tensor& v) const {
+    if (!norm.gpas) return v;
+    const at::Tensor& a = ref.weights.at(block + "gpas_gate");
+    return v - a * at::sigmoid(a) * v.detach();
+  }
+  /// What G leaves of something that is added inside it.
+  double Passed() const {
+    if (!norm.gpas) return 1;
+    const double a = ref.weights.at(block + "gpas_gate").item<double>();
+    return 1 - a / (1 + std::exp(-a));
+  }
+
+  BlockResult Pre() const {
+    const at::Tensor a = A(N1(x)), h = G(x + a);
+    const at::Tensor f = F(N2(h));
+    return {G(h + f), a * Passed(), f * Passed()};
+  }
+  BlockResult Lns() const {
+    const double r = 1 / std::sqrt(l);
+    const std::string& at = norm.lns_position;
+    if (at == "gain_init") return Pre();
+    if (at == "before") {
+      const at::Tensor a = A(N1(r * x)), h = x + a;
+      const at::Tensor f = F(N2(r * h));
+      return {h + f, a, f};
+    }
+    if (at == "after_branch") {
+      const at::Tensor a = r * A(N1(x)), h = x + a;
+      const at::Tensor f = r * F(N2(h));
+      return {h + f, a, f};
+    }
+    if (at == "after_residual") {
+      const at::Tensor a = A(N1(x)), h = r * (x + a);
+      const at::Tensor f = F(N2(h));
+      return {r * (h + f), r * a, r * f};
+    }
+    const at::Tensor a = A((at == "ffn_only" ? 1 : r) * N1(x)), h = G(x + a);
+    const at::Tensor f = F((at == "attn_only" ? 1 : r) * N2(h));
+    return {G(h + f), a * Passed(), f * Passed()};
+  }
+  BlockResult Post(double alpha) const {
+    const at::Tensor a = A(x), h = N1(alpha * G(x) + a);
+    const at::Tensor f = F(h);
+    return {N2(alpha * G(h) + f), a, f};
+  }
+  BlockResult LearnedScale() const {
+    const at::Tensor a = ref.weights.at(block + "attention_branch_scale") * A(N1(x)), h = x + a;
+    const at::Tensor f = ref.weights.at(block + "ffn_branch_scale") * F(N2(h));
+    return {h + f, a, f};
+  }
+  BlockResult Sandwich() const {
+    const at::Tensor a = N("post_attention_layernorm", A(N("input_layernorm", x))), h = G(x + a);
+    const at::Tensor f = N("post_feedforward_layernorm", F(N("pre_feedforward_layernorm", h)));
+    return {G(h + f), a * Passed(), f * Passed()};
+  }
+  BlockResult Olmo2() const {
+    const at::Tensor a = N("post_attention_layernorm", A(x)), h = x + a;
+    const at::Tensor f = N("post_feedforward_layernorm", F(h));
+    return {h + f, a, f};
+  }
+  BlockResult Hybrid() const {
+    const at::Tensor a = A(x), z = N2(x + a);
+    const at::Tensor f = F(z);
+    return {z + f, a, f};
+  }
+  BlockResult Keel() const {
+    const at::Tensor a = A(N("input_layernorm", x)), h = N("post_attention_layernorm", 2 * L * x + a);
+    const at::Tensor f = F(N("pre_feedforward_layernorm", h));
+    return {N("post_feedforward_layernorm", 2 * L * h + f), a, f};
+  }
+  BlockResult Ngpt() const {
+    const double unit = 0.05 * std::sqrt(static_cast<double>(ref.model.hidden));
+    const auto step = [&](const char* name, const at::Tensor& from, const at::Tensor& branch) {
+      return at::abs(ref.weights.at(block + name) * unit) * (Reference::U(branch) - from);
+    };
+    const at::Tensor u = Reference::U(x), a = step("attn_alpha", u, ref.NgptA(x, block)), h = Reference::U(u + a);
+    const at::Tensor f = step("mlp_alpha", h, ref.NgptF(h, block));
+    return {Reference::U(h + f), a, f};
+  }
+
+  BlockResult Run() const {
+    const std::string& name = norm.scheme;
+    if (name == "lns" || name == "lns_scaled_init") return Lns();
+    if (name == "post_ln") return Post(1);
+    if (name == "deepnorm") return Post(std::pow(2 * L, 0.25));
+    if (name == "deepnorm_mixln_release") return Post(2.8284);
+    if (name == "mix_ln") return l <= std::floor(norm.mix_ln_ratio * L) ? Post(1) : Pre();
+    if (name == "layer_scale" || name == "skip_init") return LearnedScale();
+    if (name == "sandwich" || name == "peri_ln") return Sandwich();
+    if (name == "olmo2") return Olmo2();
+    if (name == "hybrid_norm") return Hybrid();
+    if (name == "hybrid_norm_star") return l == 1 ? Pre() : Hybrid();
+    if (name == "keel") return Keel();
+    if (name == "ngpt") return Ngpt();
+    return Pre();
+  }
+
+  at::Tensor x;
+};
 
 double Variance(const at::Tensor& x) { return x.var(-1, /*unbiased=*/false).mean().item<double>(); }
 double MeanSquare(const at::Tensor& x) { return x.pow(2).mean().item<double>(); }
@@ -68,35 +212,24 @@ ReferenceResult RunReference(const ModelSpec& model, const NormSpec& norm, const
   const Reference ref = {model, weights};
   ReferenceResult result = {.layer_stats = at::zeros({model.num_layers, 4}, at::kDouble)};
   at::Tensor x = ref.Get("model.embed_tokens").index({inputs});
+  if (norm.scheme == "dyt") x = x * weights.at("model.embed_scale");
+  if (norm.embed_norm) x = ref.N(x, "model.embed_norm");
   for (int l = 1; l <= model.num_layers; ++l) {
-    const std::string block = "model.layers." + std::to_string(l - 1) + ".";
-    const std::string n1 = block + "input_layernorm", n2 = block + "post_attention_layernorm";
-    const double alpha = std::pow(2.0 * model.num_layers, 0.25), root = std::sqrt(static_cast<double>(l));
-    at::Tensor a, h, f, y;
-    switch (FormOf(model, norm, l)) {
-      case Form::kPre:
-        a = ref.A(ref.N(x, n1), block), h = x + a;
-        f = ref.F(ref.N(h, n2), block), y = h + f;
-        break;
-      case Form::kLns:
-        a = ref.A(ref.N(x, n1) / root, block), h = x + a;
-        f = ref.F(ref.N(h, n2) / root, block), y = h + f;
-        break;
-      case Form::kPost:
-        a = ref.A(x, block), h = ref.N(x + a, n1);
-        f = ref.F(h, block), y = ref.N(h + f, n2);
-        break;
-      case Form::kDeepNorm:
-        a = ref.A(x, block), h = ref.N(alpha * x + a, n1);
-        f = ref.F(h, block), y = ref.N(alpha * h + f, n2);
-        break;
-    }
+    const BlockResult block = SchemeEquations{.ref = ref,
+                                              .norm = norm,
+                                              .l = static_cast<double>(l),
+                                              .L = static_cast<double>(model.num_layers),
+                                              .block = "model.layers." + std::to_string(l - 1) + ".",
+                                              .x = x}
+                                  .Run();
     result.layer_stats[l - 1].copy_(
-        at::tensor({Variance(y), MeanSquare(y), MeanSquare(a), MeanSquare(f)}, at::kDouble));
-    x = y;
+        at::tensor({Variance(block.y), MeanSquare(block.y), MeanSquare(block.a), MeanSquare(block.f)}, at::kDouble));
+    x = block.y;
   }
-  if (norm.final_norm) x = ref.N(x, "model.norm");
+  const bool is_ngpt = norm.scheme == "ngpt";
+  if (norm.final_norm && !is_ngpt) x = ref.N(x, "model.norm");
   result.logits = ref.Linear(x, "lm_head");
+  if (is_ngpt) result.logits = result.logits * weights.at("sz") * std::sqrt(static_cast<double>(model.hidden));
   result.loss = -at::log_softmax(result.logits, -1).gather(-1, targets.unsqueeze(-1)).mean();
   return result;
 }

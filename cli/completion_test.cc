@@ -39,7 +39,7 @@ TEST(CompletionTest, BashOffersCommandsFlagsAndChoices) {
   EXPECT_EQ(BashOffers("normlab su"), "submit\n");
   EXPECT_EQ(BashOffers("normlab -o json ca"), "cancel\n");
   EXPECT_THAT(BashOffers("normlab data \"\""), HasSubstr("prepare"));
-  EXPECT_EQ(BashOffers("normlab data prepare --val"), "--validation-every\n");
+  EXPECT_EQ(BashOffers("normlab data prepare --val"), "--validation --validation-every\n");
   EXPECT_EQ(BashOffers("normlab requeue --from"), "--from-scratch\n");
   EXPECT_EQ(BashOffers("normlab requeue exp-0001 --pri"), "--priority\n");
   EXPECT_EQ(BashOffers("normlab list -o j"), "json\n");

@@ -17,7 +17,8 @@
 namespace normlab::cli {
 
 std::unique_ptr<Client> Session::Connect() const {
-  return std::make_unique<Client>(server, [this](const std::string& text) { Note(text); }, security);
+  return std::make_unique<Client>(
+      server, [this](const std::string& text) { Note(text); }, security);
 }
 
 void Session::Note(const std::string& text) const {

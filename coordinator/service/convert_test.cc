@@ -102,8 +102,7 @@ TEST(ListenAddressTest, IsNumericAndKnowsTheLoopback) {
   for (const char* text : {"0.0.0.0:7070", "[::]:7070", "192.0.2.1:7070"}) {
     EXPECT_FALSE(ParseListenAddress(text)->is_loopback()) << text;
   }
-  for (const char* text :
-       {"", ":1", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:x", "example.org:7070"}) {
+  for (const char* text : {"", ":1", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:x", "example.org:7070"}) {
     EXPECT_EQ(ParseListenAddress(text).status().code(), absl::StatusCode::kInvalidArgument) << text;
   }
 }

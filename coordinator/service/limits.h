@@ -29,8 +29,8 @@ inline constexpr int kLabelsMax = 32;
 inline constexpr int kSelectorRunsMax = 10'000;
 inline constexpr int kHelloRunningMax = 64;
 
-/// Streams (watches, logs) that one client may have open: all tokens of one name together, or all clients where no tokens
-/// are asked for.
+/// Streams (watches, logs) that one client may have open: all tokens of one name together, or all clients where no
+/// tokens are asked for.
 inline constexpr int kStreamsPerClientMax = 1000;
 /// Sessions of workers in all.
 inline constexpr int kSessionsMax = 20'000;

@@ -40,6 +40,8 @@ class AnswersTest(cluster.ClusterTest):
             f"--storage.tsdb.path={cls.cluster.root / 'tsdb'}", "--log.level=warn"], cls.cluster.root / "prometheus.log")
         cls.prometheus.start()
         cls.cluster.daemons.append(cls.prometheus)
+        [ended] = cls.cluster.submit(cluster.experiment_spec("ended", steps=5))
+        cls.cluster.wait_state(ended, "SUCCEEDED")
         spec = cluster.experiment_spec("watched", ENDLESS, slow=True, matrix={"norm.scheme": ["lns", "pre_ln"]},
                                        report={"eval_every_steps": 20, "checkpoint_every_steps": 20})
         cls.runs = cls.cluster.submit(spec)

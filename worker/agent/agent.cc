@@ -114,11 +114,11 @@ void Agent::OnStart(const v1::StartAttempt& start) {
                start.world_size(), prepared->child.folder);
   metrics_->trainer_starts_total.Increment();
   attempts_.Begin(*key);
-  current_.emplace(
-      Current{.key = *key,
-              .trainer = *std::move(trainer),
-              .metrics = std::make_unique<RunMetrics>(metrics_->runs, key->run.experiment.ToString(), key->run.ToString(),
-                                                      start.spec().norm().scheme(), start.spec().seed())});
+  current_.emplace(Current{
+      .key = *key,
+      .trainer = *std::move(trainer),
+      .metrics = std::make_unique<RunMetrics>(metrics_->runs, key->run.experiment.ToString(), key->run.ToString(),
+                                              start.spec().norm().scheme(), start.spec().seed())});
 }
 
 void Agent::OnStop(const v1::StopAttempt& stop) {

@@ -74,8 +74,8 @@ class AgentTest : public testing::Test {
                             .stop_grace = absl::Seconds(30)};
     options.session.info.set_host("here");
     std::filesystem::create_directories(options.folders.data_root / "text");
-    agent_ =
-        std::make_unique<Agent>(std::move(options), OpenCoordinatorChannel(coordinator_.address(), {}), &clock_, &metrics_);
+    agent_ = std::make_unique<Agent>(std::move(options), OpenCoordinatorChannel(coordinator_.address(), {}), &clock_,
+                                     &metrics_);
     thread_ = std::thread([this] { result_ = agent_->Run(); });
     ASSERT_TRUE(coordinator_.Await([](const Messages& messages) { return CountHellos(messages) >= 1; }));
   }

@@ -14,8 +14,8 @@
 #include "normlab/v1/worker.pb.h"
 #include "worker/agent/attempts.h"
 #include "worker/agent/child.h"
-#include "worker/agent/progress.h"
 #include "worker/agent/file_descriptor.h"
+#include "worker/agent/progress.h"
 
 namespace normlab::agent {
 

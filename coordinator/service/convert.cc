@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "common/spec.h"
 #include "common/status.h"
 #include "coordinator/service/limits.h"
 #include "coordinator/store/convert.h"
@@ -159,6 +160,8 @@ struct ToCoordinatorMessage {
     *target->mutable_attempt() = ToMessage(start.attempt);
     target->set_world_size(start.world_size);
     target->mutable_spec()->ParseFromString(start.spec);
+    // A run that was stored before a field existed lacks it; what was done then is the field's default.
+    FillDefaults(target->mutable_spec());
     target->set_experiment_id(start.attempt.run.experiment.ToString());
     target->set_resume_from_attempt(start.resume_from_attempt);
     target->set_rendezvous(start.rendezvous);

@@ -94,6 +94,15 @@ TEST(ReportTest, CutsLongWordsBetweenCharacters) {
   EXPECT_EQ(Cut("abcd", 3), "abc");
 }
 
+TEST(ConvertTest, ARunStoredBeforeAFieldExistedStartsWithItsDefault) {
+  v1::RunSpec old;
+  old.mutable_model()->set_num_layers(3);
+  const v1::CoordinatorMessage message = ToMessage(engine::SendStart{.spec = old.SerializeAsString()});
+  EXPECT_EQ(message.start().spec().model().num_layers(), 3);
+  EXPECT_EQ(message.start().spec().norm().scheme(), "pre_ln");
+  EXPECT_TRUE(message.start().spec().train().has_optimizer());
+}
+
 TEST(ListenAddressTest, IsNumericAndKnowsTheLoopback) {
   EXPECT_EQ(ParseListenAddress("localhost:7070")->ToString(), "127.0.0.1:7070");
   EXPECT_EQ(ParseListenAddress("[::1]:0")->ToString(), "[::1]:0");

@@ -61,9 +61,10 @@ std::vector<double> LogTicks(double min, double max) {
 }
 
 std::string TickText(double value) {
+  if (value == 0) return "0";  // Also for -0.
   const double size = std::abs(value);
   if (size >= 10000) return cli::CountText(value);
-  return size != 0 && size < 1e-3 ? fmt::format("{:.0e}", value) : fmt::format("{:.4g}", value);
+  return size < 1e-3 ? fmt::format("{:.0e}", value) : fmt::format("{:.4g}", value);
 }
 
 void DrawAxes(const Chart& chart, const Scale& x, const Scale& y, std::string* svg) {

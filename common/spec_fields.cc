@@ -57,7 +57,7 @@ std::optional<std::string> CheckNumber(const FieldDescriptor& field, const Value
 
 std::optional<std::string> CheckRelativePath(const std::string& path) {
   const std::vector<std::string> parts = absl::StrSplit(path, '/');
-  const bool leaves = path.front() == '/' || std::find(parts.begin(), parts.end(), "..") != parts.end();
+  const bool leaves = path.starts_with('/') || std::find(parts.begin(), parts.end(), "..") != parts.end();
   if (!leaves) return std::nullopt;
   return fmt::format("must be a relative path without '..', not '{}'", path);
 }

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "worker/trainer/diagnostics/growth_fit.h"
+#include "common/growth_fit.h"
 #include "worker/trainer/diagnostics/stream_variance.h"
 
 namespace normlab::trainer {

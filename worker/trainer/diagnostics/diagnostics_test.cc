@@ -10,10 +10,10 @@
 
 #include <cmath>
 
+#include "common/growth_fit.h"
 #include "worker/trainer/data/ignored_target.h"
 #include "worker/trainer/diagnostics/angular_distance.h"
 #include "worker/trainer/diagnostics/gradient_norms.h"
-#include "worker/trainer/diagnostics/growth_fit.h"
 #include "worker/trainer/diagnostics/jacobian.h"
 #include "worker/trainer/diagnostics/layer_removal.h"
 #include "worker/trainer/diagnostics/stream_variance.h"

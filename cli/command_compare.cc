@@ -46,7 +46,7 @@ void PrintJson(const std::string& experiment, const std::vector<ComparedGroup>& 
                     {"failed", group.failed},
                     {"cancelled", group.cancelled},
                     {"unfinished", group.unfinished},
-                    {"validation_loss", or_null(loss ? std::optional(loss->mean) : std::nullopt)},
+                    {"validation_loss", or_null(loss ? std::optional(loss->value) : std::nullopt)},
                     {"validation_loss_deviation", or_null(loss ? loss->deviation : std::nullopt)},
                     {"perplexity", or_null(group.perplexity)},
                     {"tokens_per_second", or_null(group.tokens_per_second)},
@@ -80,8 +80,9 @@ std::string LossText(const ComparedGroup& group) {
   if (!group.validation_loss) {
     return group.diverged > 0 ? "diverged" : group.failed > 0 ? "failed" : group.cancelled > 0 ? "cancelled" : "-";
   }
-  const Estimate& loss = *group.validation_loss;
-  return loss.deviation ? fmt::format("{:.4f} ± {:.4f}", loss.mean, *loss.deviation) : fmt::format("{:.4f}", loss.mean);
+  const report::Mean& loss = *group.validation_loss;
+  return loss.deviation ? fmt::format("{:.4f} ± {:.4f}", loss.value, *loss.deviation)
+                        : fmt::format("{:.4f}", loss.value);
 }
 
 std::vector<Cell> RowOf(const ComparedGroup& group, const std::string& experiment) {

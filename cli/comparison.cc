@@ -3,31 +3,11 @@
 #include <algorithm>
 #include <cmath>
 
+#include "cli/format.h"
 #include "fmt/format.h"
 
 namespace normlab::cli {
 namespace {
-
-bool HasDiverged(const v1::Run& run) {
-  const v1::RunProgress& progress = run.progress();
-  return progress.diverged() || (progress.has_eval() && !std::isfinite(progress.eval().loss()));
-}
-
-double Mean(const std::vector<double>& values) {
-  double sum = 0;
-  for (const double value : values) sum += value;
-  return sum / static_cast<double>(values.size());
-}
-
-Estimate EstimateOf(const std::vector<double>& values) {
-  Estimate estimate{.mean = Mean(values)};
-  if (values.size() > 1) {
-    double squares = 0;
-    for (const double value : values) squares += (value - estimate.mean) * (value - estimate.mean);
-    estimate.deviation = std::sqrt(squares / static_cast<double>(values.size() - 1));
-  }
-  return estimate;
-}
 
 std::map<std::string, std::string> AxesButSeed(const v1::Run& run) {
   std::map<std::string, std::string> axes(run.axes().begin(), run.axes().end());
@@ -49,7 +29,7 @@ std::vector<ComparedGroup::Variance> MeanVariances(const std::vector<const v1::R
     }
   }
   std::vector<ComparedGroup::Variance> means;
-  for (const auto& [layer, all] : values) means.push_back({layer, Mean(all)});
+  for (const auto& [layer, all] : values) means.push_back({layer, report::MeanOf(all).value});
   return means;
 }
 
@@ -80,10 +60,10 @@ ComparedGroup Summarize(const std::map<std::string, std::string>& axes, const st
     if (run->progress().tokens_per_second() > 0) speeds.push_back(run->progress().tokens_per_second());
   }
   if (!losses.empty()) {
-    group.validation_loss = EstimateOf(losses);
-    group.perplexity = std::exp(group.validation_loss->mean);
+    group.validation_loss = report::MeanOf(losses);
+    group.perplexity = std::exp(group.validation_loss->value);
   }
-  if (!speeds.empty()) group.tokens_per_second = Mean(speeds);
+  if (!speeds.empty()) group.tokens_per_second = report::MeanOf(speeds).value;
   // A group with nothing good still shows what the layers looked like when it went wrong.
   group.variances = MeanVariances(good.empty() ? runs : good);
   return group;
@@ -98,7 +78,7 @@ std::vector<ComparedGroup> CompareRuns(const std::vector<v1::Run>& runs) {
   for (const auto& [axes, members] : by_axes) groups.push_back(Summarize(axes, members));
   std::stable_sort(groups.begin(), groups.end(), [](const ComparedGroup& a, const ComparedGroup& b) {
     if (a.validation_loss.has_value() != b.validation_loss.has_value()) return a.validation_loss.has_value();
-    return a.validation_loss && a.validation_loss->mean < b.validation_loss->mean;
+    return a.validation_loss && a.validation_loss->value < b.validation_loss->value;
   });
   return groups;
 }

@@ -6,15 +6,10 @@
 #include <string>
 #include <vector>
 
+#include "cli/report/statistics.h"
 #include "normlab/v1/run.pb.h"
 
 namespace normlab::cli {
-
-/// Mean over the runs that count, and their spread.
-struct Estimate {
-  double mean = 0;
-  std::optional<double> deviation;  // Sample standard deviation (n - 1); absent for fewer than two runs.
-};
 
 /// Runs that differ in nothing but the seed.
 struct ComparedGroup {
@@ -26,7 +21,7 @@ struct ComparedGroup {
   int cancelled = 0;
   int unfinished = 0;
   /// Over the runs that succeeded; absent if there is none. Natural logarithm, per token.
-  std::optional<Estimate> validation_loss;
+  std::optional<report::Mean> validation_loss;
   std::optional<double> perplexity;  // exp of the mean loss.
   std::optional<double> tokens_per_second;
   /// Output variance of the first, the middle (the L/2-th, rounded up) and the last layer in the last layer report.

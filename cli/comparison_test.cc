@@ -32,9 +32,9 @@ TEST(CompareRunsTest, GroupsOverSeedsAndSortsByLoss) {
       CompareRuns({Finished("pre_ln", "1", 4.0), Finished("pre_ln", "2", 5.0), Finished("lns", "1", 3.0)});
   ASSERT_THAT(groups, SizeIs(2));
   EXPECT_EQ(groups[0].axes.at("norm.scheme"), "lns");
-  EXPECT_EQ(groups[0].validation_loss->mean, 3.0);
+  EXPECT_EQ(groups[0].validation_loss->value, 3.0);
   EXPECT_FALSE(groups[0].validation_loss->deviation) << "one run has no spread";
-  EXPECT_EQ(groups[1].validation_loss->mean, 4.5);
+  EXPECT_EQ(groups[1].validation_loss->value, 4.5);
   EXPECT_NEAR(*groups[1].validation_loss->deviation, std::sqrt(0.5), 1e-12);
   EXPECT_DOUBLE_EQ(*groups[1].perplexity, std::exp(4.5));
   EXPECT_EQ(OutcomeText(groups[1]), "2/2 ok");
@@ -54,7 +54,7 @@ TEST(CompareRunsTest, DivergedRunsAreCountedAndDoNotEnterTheMean) {
   v1::Run flagged = Finished("pre_ln", "3", 9.0);
   flagged.mutable_progress()->set_diverged(true);
   const auto groups = CompareRuns({Finished("pre_ln", "1", 4.0), diverged, flagged});
-  EXPECT_EQ(groups[0].validation_loss->mean, 4.0);
+  EXPECT_EQ(groups[0].validation_loss->value, 4.0);
   EXPECT_EQ(OutcomeText(groups[0]), "1/3 ok, 2 diverged");
 }
 

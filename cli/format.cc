@@ -1,5 +1,6 @@
 #include "cli/format.h"
 
+#include <cmath>
 #include <map>
 #include <vector>
 
@@ -47,10 +48,15 @@ bool IsTerminalState(v1::RunState state) {
   return state == v1::SUCCEEDED || state == v1::FAILED || state == v1::CANCELLED;
 }
 
+bool HasDiverged(const v1::Run& run) {
+  const v1::RunProgress& progress = run.progress();
+  return progress.diverged() || (progress.has_eval() && !std::isfinite(progress.eval().loss()));
+}
+
 Cell StateCell(const v1::Run& run) {
   switch (run.state()) {
     case v1::SUCCEEDED:
-      if (run.progress().diverged()) return {"SUCCEEDED, diverged", Style::kYellow};
+      if (HasDiverged(run)) return {"SUCCEEDED, diverged", Style::kYellow};
       return {"SUCCEEDED", Style::kGreen};
     case v1::FAILED:
       return {"FAILED", Style::kRed};

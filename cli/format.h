@@ -28,6 +28,8 @@ std::string AxesText(const v1::Run& run);
 /// "RUNNING".
 std::string StateName(v1::RunState state);
 bool IsTerminalState(v1::RunState state);
+/// The loss became non-finite, or stayed above the bound of the spec, and the run ended with that as its result.
+bool HasDiverged(const v1::Run& run);
 /// The state in its colour; a run that diverged says so.
 Cell StateCell(const v1::Run& run);
 

@@ -33,13 +33,8 @@ std::string ArmLabel(const v1::Run& run) {
   return label;
 }
 
-bool HasDiverged(const v1::Run& run) {
-  const v1::RunProgress& progress = run.progress();
-  return progress.diverged() || (progress.has_eval() && !std::isfinite(progress.eval().loss()));
-}
-
 std::string OutcomeOf(const v1::Run& run) {
-  if (run.state() == v1::SUCCEEDED) return HasDiverged(run) ? "diverged" : "succeeded";
+  if (run.state() == v1::SUCCEEDED) return cli::HasDiverged(run) ? "diverged" : "succeeded";
   if (run.state() == v1::FAILED) return "failed";
   if (run.state() == v1::CANCELLED) return "cancelled";
   return "not finished";

@@ -70,6 +70,23 @@ std::optional<std::string> CheckWarmup(const v1::RunSpec& run) {
                      run.train().steps());
 }
 
+std::optional<std::string> CheckWorkersMin(const v1::RunSpec& run) {
+  if (run.resources().workers_min() <= run.resources().workers()) return std::nullopt;
+  return fmt::format("is {}, more than workers {}", run.resources().workers_min(), run.resources().workers());
+}
+
+// nGPT puts the weights back on the sphere after each update; copies that this does not reach would undo it.
+std::optional<std::string> CheckSphereDtype(const v1::RunSpec& run) {
+  if (run.norm().scheme() != "ngpt" || run.train().param_dtype() == "fp32") return std::nullopt;
+  return fmt::format("is {}; norm.scheme ngpt keeps its weights at length 1, which only fp32 does",
+                     run.train().param_dtype());
+}
+
+std::optional<std::string> CheckSphereShards(const v1::RunSpec& run) {
+  if (run.norm().scheme() != "ngpt" || run.train().zero_stage() == 0) return std::nullopt;
+  return fmt::format("is {}; norm.scheme ngpt needs whole matrices on every rank: use 0", run.train().zero_stage());
+}
+
 std::optional<std::string> CheckTokens(const v1::RunSpec& run) {
   // Counts of tokens travel as doubles in JSON for programs; above 2^53 they would no longer be exact.
   static constexpr double kTokensMax = 9007199254740992.0;
@@ -126,8 +143,15 @@ std::optional<Violation> CheckNorms(const v1::RunSpec& run) {
 }
 
 constexpr CrossRule kCrossRules[] = {
-    {"model.hidden", CheckHeads},     {"model.num_kv_heads", CheckKeyValueHeads}, {"data.seq_len", CheckPositions},
-    {"train.batch_size", CheckBatch}, {"train.warmup_steps", CheckWarmup},        {"train.steps", CheckTokens},
+    {"model.hidden", CheckHeads},
+    {"model.num_kv_heads", CheckKeyValueHeads},
+    {"data.seq_len", CheckPositions},
+    {"train.batch_size", CheckBatch},
+    {"train.warmup_steps", CheckWarmup},
+    {"train.steps", CheckTokens},
+    {"resources.workers_min", CheckWorkersMin},
+    {"train.param_dtype", CheckSphereDtype},
+    {"train.zero_stage", CheckSphereShards},
 };
 
 struct Axis {

@@ -115,6 +115,18 @@ TEST(SpecMatrixTest, WarmupEndsInsideTheRun) {
   EXPECT_EQ(ErrorOf("base { train { warmup_steps: 300 } }"), "");
 }
 
+TEST(SpecMatrixTest, AGangCannotShrinkToMoreThanItIs) {
+  EXPECT_THAT(ErrorOf("base { resources { workers: 2 workers_min: 3 } }"), HasSubstr("is 3, more than workers 2"));
+  EXPECT_EQ(ErrorOf("base { resources { workers: 2 workers_min: 2 } }"), "");
+}
+
+TEST(SpecMatrixTest, WeightsOnTheSphereHaveNoCopies) {
+  EXPECT_THAT(ErrorOf("base { norm { scheme: 'ngpt' } train { param_dtype: 'fp32_master' } }"),
+              HasSubstr("fp32_master"));
+  EXPECT_THAT(ErrorOf("base { norm { scheme: 'ngpt' } train { zero_stage: 1 } }"), HasSubstr("use 0"));
+  EXPECT_EQ(ErrorOf("base { norm { scheme: 'ngpt' } }"), "");
+}
+
 TEST(SpecMatrixTest, TokensStayCountable) {
   EXPECT_THAT(ErrorOf("base { train { steps: 1000000000 batch_size: 1048576 } }"), HasSubstr("2.68e+17 tokens"));
 }

@@ -132,6 +132,7 @@ absl::StatusOr<engine::Report> ToReport(const v1::TrainerEvent& event) {
       return engine::TrainerFailed{.message = Cut(event.failed().message(), kWordsBytesMax),
                                    .step = event.failed().step(),
                                    .retryable = event.failed().retryable()};
+    case v1::TrainerEvent::kEvaluating:  // Stays with the agent.
     case v1::TrainerEvent::EVENT_NOT_SET:
       break;
   }

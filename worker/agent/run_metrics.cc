@@ -1,5 +1,6 @@
 #include "worker/agent/run_metrics.h"
 
+#include <cmath>
 #include <optional>
 #include <span>
 
@@ -29,13 +30,22 @@ std::optional<double> GrowthExponent(const v1::LayerReport& report) {
   return fit ? std::optional(fit->power.rate) : std::nullopt;
 }
 
-/// Gradient norm of the first layer over that of the last.
+/// Of the loss's gradient by the stream: in front of the first layer over behind the last.
 std::optional<double> BoundaryRatio(const v1::LayerReport& report) {
-  if (report.layers_size() < 2) return std::nullopt;
-  const double last = report.layers(report.layers_size() - 1).grad_norm();
-  return last > 0 ? std::optional(report.layers(0).grad_norm() / last) : std::nullopt;
+  if (report.layers().empty()) return std::nullopt;
+  double ratio = 1;
+  for (const v1::LayerStats& layer : report.layers()) ratio *= layer.stream_grad_ratio();
+  return ratio;
 }
 
+/// How large a branch is beside the stream that it was added to.
+std::optional<double> StreamRatio(double branch_mean_square, const v1::LayerStats& layer) {
+  if (layer.output_mean_square() <= 0) return std::nullopt;
+  return std::sqrt(branch_mean_square / layer.output_mean_square());
+}
+
+#define NORMLAB_READ_OPTIONAL(field) \
+  [](const v1::LayerStats& r) { return r.has_##field() ? std::optional(r.field()) : std::nullopt; }
 #define NORMLAB_READ(Report, expression) [](const v1::Report& r) -> std::optional<double> { return expression; }
 
 constexpr char kPhaseFamily[] = "normlab_train_phase_seconds";
@@ -55,6 +65,10 @@ constexpr Row<v1::StepReport> kStepRows[] = {
      NORMLAB_READ(StepReport, r.tokens_per_second())},
     {"normlab_train_step", "Last update, from 1.", nullptr, NORMLAB_READ(StepReport, static_cast<double>(r.step()))},
     {"normlab_train_step_seconds", "Duration of the last update.", nullptr, NORMLAB_READ(StepReport, r.step_seconds())},
+    {"normlab_train_flops_utilization_ratio",
+     "Model FLOPs utilization: the model's operations per second over those of the devices (a CPU's: measured at "
+     "start).",
+     nullptr, NORMLAB_READ(StepReport, r.flops_utilization())},
     {"normlab_train_memory_bytes", "Resident memory of rank 0's trainer.", nullptr,
      NORMLAB_READ(StepReport, static_cast<double>(r.memory_bytes()))},
     {kPhaseFamily, kPhaseHelp, "data", NORMLAB_READ(StepReport, r.data_seconds())},
@@ -74,25 +88,47 @@ constexpr Row<v1::LayerStats> kLayerRows[] = {
      NORMLAB_READ(LayerStats, r.attention_mean_square())},
     {"normlab_layer_ffn_mean_square", "Mean square of what the feed-forward network adds to the residual stream.",
      nullptr, NORMLAB_READ(LayerStats, r.ffn_mean_square())},
+    {"normlab_layer_output_variance_median", "Variance over hidden of a layer's output, median over tokens.", nullptr,
+     NORMLAB_READ(LayerStats, r.output_variance_median())},
+    {"normlab_layer_output_max_abs", "Largest absolute value in a layer's output.", nullptr,
+     NORMLAB_READ(LayerStats, r.output_max_abs())},
+    {"normlab_layer_attention_variance", "Variance over hidden of what attention adds to the residual stream.", nullptr,
+     NORMLAB_READ(LayerStats, r.attention_variance())},
+    {"normlab_layer_ffn_variance", "Variance over hidden of what the feed-forward network adds to the residual stream.",
+     nullptr, NORMLAB_READ(LayerStats, r.ffn_variance())},
+    {"normlab_layer_attention_stream_ratio",
+     "Root mean square of what attention adds over that of the layer's output: near 0, it does nothing.", nullptr,
+     NORMLAB_READ(LayerStats, StreamRatio(r.attention_mean_square(), r))},
+    {"normlab_layer_ffn_stream_ratio",
+     "Root mean square of what the feed-forward network adds over that of the layer's output.", nullptr,
+     NORMLAB_READ(LayerStats, StreamRatio(r.ffn_mean_square(), r))},
+    {"normlab_layer_stream_grad_ratio",
+     "Norm of the loss's gradient by a layer's input over that by its output: 1 where a layer does nothing.", nullptr,
+     NORMLAB_READ(LayerStats, r.stream_grad_ratio())},
+    {"normlab_layer_attention_scale", "Learned scale of what attention adds (LayerScale, SkipInit, nGPT), mean.",
+     nullptr, NORMLAB_READ_OPTIONAL(attention_scale)},
+    {"normlab_layer_ffn_scale", "Learned scale of what the feed-forward network adds, mean.", nullptr,
+     NORMLAB_READ_OPTIONAL(ffn_scale)},
+    {"normlab_layer_gpas_gate", "GPAS's gate a, which passes 1 - silu(a) of the residual stream.", nullptr,
+     NORMLAB_READ_OPTIONAL(gate)},
+    {"normlab_layer_dyt_alpha", "Mean alpha of a layer's DyT norms.", nullptr, NORMLAB_READ_OPTIONAL(dyt_alpha)},
     {"normlab_layer_grad_norm", "Norm of the gradient of all parameters of a layer.", nullptr,
      NORMLAB_READ(LayerStats, r.grad_norm())},
     {"normlab_layer_weight_norm", "Norm of all matrices of a layer.", nullptr,
      NORMLAB_READ(LayerStats, r.weight_norm())},
-    {"normlab_layer_norm_gain_mean", "Mean gain of a layer's norms.", nullptr,
-     NORMLAB_READ(LayerStats, r.has_norm_gain_mean() ? std::optional(r.norm_gain_mean()) : std::nullopt)},
-    {"normlab_layer_norm_gain_min", "Smallest gain of a layer's norms.", nullptr,
-     NORMLAB_READ(LayerStats, r.has_norm_gain_min() ? std::optional(r.norm_gain_min()) : std::nullopt)},
-    {"normlab_layer_norm_gain_max", "Largest gain of a layer's norms.", nullptr,
-     NORMLAB_READ(LayerStats, r.has_norm_gain_max() ? std::optional(r.norm_gain_max()) : std::nullopt)},
+    {"normlab_layer_norm_gain_mean", "Mean gain of a layer's norms.", nullptr, NORMLAB_READ_OPTIONAL(norm_gain_mean)},
+    {"normlab_layer_norm_gain_min", "Smallest gain of a layer's norms.", nullptr, NORMLAB_READ_OPTIONAL(norm_gain_min)},
+    {"normlab_layer_norm_gain_max", "Largest gain of a layer's norms.", nullptr, NORMLAB_READ_OPTIONAL(norm_gain_max)},
     {"normlab_layer_dropped_ratio", "Part of the tokens' choices for which an expert had no room.", nullptr,
-     NORMLAB_READ(LayerStats, r.has_dropped_ratio() ? std::optional(r.dropped_ratio()) : std::nullopt)},
+     NORMLAB_READ_OPTIONAL(dropped_ratio)},
 };
 
 constexpr Row<v1::LayerReport> kDepthRows[] = {
     {"normlab_variance_growth_exponent",
      "p of the least-squares fit variance = c * layer^p to the output variances of all layers.", nullptr,
      GrowthExponent},
-    {"normlab_gradient_boundary_ratio", "Gradient norm of the first layer over that of the last.", nullptr,
+    {"normlab_gradient_boundary_ratio",
+     "Norm of the loss's gradient by the first layer's input over that by the last layer's output.", nullptr,
      BoundaryRatio},
 };
 
@@ -110,6 +146,7 @@ constexpr Row<v1::CheckpointSaved> kCheckpointRows[] = {
      NORMLAB_READ(CheckpointSaved, r.stall_seconds())},
 };
 
+#undef NORMLAB_READ_OPTIONAL
 #undef NORMLAB_READ
 
 template <typename Report>

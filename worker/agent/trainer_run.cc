@@ -181,6 +181,8 @@ void TrainerRun::OnEventLine(std::string_view line, bool is_cut, std::vector<v1:
     case v1::TrainerEvent::kLog:
       AddLog(std::move(parsed.event), events);
       return;
+    case v1::TrainerEvent::kEvaluating:
+      return;  // Progress, and nothing to remember.
     case v1::TrainerEvent::kFinished:
     case v1::TrainerEvent::kStopped:
     case v1::TrainerEvent::kFailed:

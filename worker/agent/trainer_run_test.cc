@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <fstream>
 #include <functional>
 #include <string>
 #include <vector>
@@ -236,6 +237,24 @@ TEST_F(TrainerRunTest, ATrainerWithoutProgressIsKilledAndItsExitSaysThatItWasStu
   EXPECT_EQ(run_->exit()->cause(), v1::CAUSE_TRAINER_STUCK);
   EXPECT_EQ(run_->exit()->signal(), SIGKILL);
   EXPECT_THAT(run_->exit()->detail(), HasSubstr("no progress for 1m"));
+}
+
+TEST_F(TrainerRunTest, ALongEvaluationThatGetsOnIsProgressAndNoEvent) {
+  progress_ = {.timeout = absl::Seconds(60)};
+  Start(
+      "mkfifo go\necho '{\"step\":{\"step\":1}}'\necho ready\nread word < go\n"
+      "echo '{\"evaluating\":{\"step\":1,\"sequences_done\":8,\"sequences\":900}}'\necho seen\nread word < go\n");
+  StepUntilLog("ready");
+  clock_.Advance(absl::Seconds(59));
+  std::ofstream(folder_.path() / "go") << "on\n";
+  StepUntilLog("seen");
+  clock_.Advance(absl::Seconds(59));
+  run_->Step();
+  EXPECT_FALSE(run_->is_stopping());
+  std::ofstream(folder_.path() / "go") << "on\n";
+  StepUntilExit();
+  EXPECT_EQ(run_->exit()->code(), 0);
+  for (const v1::TrainerEvent& event : events_) EXPECT_FALSE(event.has_evaluating());
 }
 
 }  // namespace

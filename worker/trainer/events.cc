@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "common/durable_file.h"
 
@@ -41,7 +42,8 @@ struct ToJson {
               {"resumed_from", e.resumed_from},
               {"flops_per_token", Double(e.flops_per_token)},
               {"device", e.device},
-              {"torch_version", e.torch_version}}}};
+              {"torch_version", e.torch_version},
+              {"peak_flops", Double(e.peak_flops)}}}};
   }
   ordered_json operator()(const StepReport& e) const {
     return {{"step",
@@ -61,7 +63,8 @@ struct ToJson {
               {"optimizer_seconds", Double(e.optimizer_seconds)},
               {"checkpoint_seconds", Double(e.checkpoint_seconds)},
               {"cpu_seconds", Double(e.cpu_seconds)},
-              {"memory_bytes", e.memory_bytes}}}};
+              {"memory_bytes", e.memory_bytes},
+              {"flops_utilization", Double(e.flops_utilization)}}}};
   }
   ordered_json operator()(const LayerReport& e) const {
     ordered_json layers = ordered_json::array();
@@ -72,13 +75,29 @@ struct ToJson {
                         {"attention_mean_square", Double(layer.attention_mean_square)},
                         {"ffn_mean_square", Double(layer.ffn_mean_square)},
                         {"grad_norm", Double(layer.grad_norm)},
-                        {"weight_norm", Double(layer.weight_norm)}});
-      if (layer.norm_gain_mean) layers.back()["norm_gain_mean"] = Double(*layer.norm_gain_mean);
-      if (layer.norm_gain_min) layers.back()["norm_gain_min"] = Double(*layer.norm_gain_min);
-      if (layer.norm_gain_max) layers.back()["norm_gain_max"] = Double(*layer.norm_gain_max);
-      if (layer.dropped_ratio) layers.back()["dropped_ratio"] = Double(*layer.dropped_ratio);
+                        {"weight_norm", Double(layer.weight_norm)},
+                        {"output_variance_median", Double(layer.output_variance_median)},
+                        {"output_max_abs", Double(layer.output_max_abs)},
+                        {"attention_variance", Double(layer.attention_variance)},
+                        {"ffn_variance", Double(layer.ffn_variance)},
+                        {"stream_grad_ratio", Double(layer.stream_grad_ratio)}});
+      const std::pair<const char*, const std::optional<double>&> optionals[] = {
+          {"norm_gain_mean", layer.norm_gain_mean},
+          {"norm_gain_min", layer.norm_gain_min},
+          {"norm_gain_max", layer.norm_gain_max},
+          {"dropped_ratio", layer.dropped_ratio},
+          {"attention_scale", layer.attention_scale},
+          {"ffn_scale", layer.ffn_scale},
+          {"gate", layer.gate},
+          {"dyt_alpha", layer.dyt_alpha}};
+      for (const auto& [name, value] : optionals) {
+        if (value) layers.back()[name] = Double(*value);
+      }
     }
     return {{"layers", {{"step", e.step}, {"layers", std::move(layers)}}}};
+  }
+  ordered_json operator()(const Evaluating& e) const {
+    return {{"evaluating", {{"step", e.step}, {"sequences_done", e.sequences_done}, {"sequences", e.sequences}}}};
   }
   ordered_json operator()(const EvalReport& e) const {
     return {{"eval",

@@ -25,6 +25,7 @@ struct Started {
   double flops_per_token;
   std::string device;
   std::string torch_version;
+  double peak_flops = 0;
 };
 
 struct StepReport {
@@ -45,6 +46,7 @@ struct StepReport {
   double checkpoint_seconds = 0;
   double cpu_seconds = 0;
   int64_t memory_bytes = 0;
+  double flops_utilization = 0;
 };
 
 struct LayerStats {
@@ -59,11 +61,26 @@ struct LayerStats {
   std::optional<double> norm_gain_min;
   std::optional<double> norm_gain_max;
   std::optional<double> dropped_ratio;
+  double output_variance_median = 0;
+  double output_max_abs = 0;
+  double attention_variance = 0;
+  double ffn_variance = 0;
+  double stream_grad_ratio = 0;
+  std::optional<double> attention_scale;
+  std::optional<double> ffn_scale;
+  std::optional<double> gate;
+  std::optional<double> dyt_alpha;
 };
 
 struct LayerReport {
   int64_t step;
   std::vector<LayerStats> layers;
+};
+
+struct Evaluating {
+  int64_t step;
+  int64_t sequences_done;
+  int64_t sequences;
 };
 
 struct EvalReport {
@@ -105,8 +122,8 @@ struct Failed {
   bool retryable;
 };
 
-using TrainerEvent = std::variant<RendezvousOpen, Started, StepReport, LayerReport, EvalReport, CheckpointSaved,
-                                  LogLine, Finished, Stopped, Failed>;
+using TrainerEvent = std::variant<RendezvousOpen, Started, StepReport, LayerReport, Evaluating, EvalReport,
+                                  CheckpointSaved, LogLine, Finished, Stopped, Failed>;
 
 /// One line with its newline.
 std::string ToJsonLine(const TrainerEvent& event);

@@ -28,10 +28,12 @@ TEST(EventsTest, AreOneLineOfProtoJsonWithTheFieldsNames) {
       "{\"step\":{\"step\":3,\"loss\":2.5,\"lr\":0.5,\"grad_norm\":1.5,\"tokens\":96,\"tokens_per_second\":10.5,"
       "\"step_seconds\":0.25,\"clipped\":true,\"clip_fraction\":0.5,\"data_seconds\":0.125,\"forward_seconds\":0.0,"
       "\"backward_seconds\":0.0,\"communication_seconds\":0.0,\"optimizer_seconds\":0.0,\"checkpoint_seconds\":0.0,"
-      "\"cpu_seconds\":0.0,\"memory_bytes\":7}}\n");
+      "\"cpu_seconds\":0.0,\"memory_bytes\":7,\"flops_utilization\":0.0}}\n");
   EXPECT_EQ(ToJsonLine(LayerReport{.step = 1, .layers = {{.layer = 1, .output_variance = 0.5}}}),
             "{\"layers\":{\"step\":1,\"layers\":[{\"layer\":1,\"output_variance\":0.5,\"output_mean_square\":0.0,"
-            "\"attention_mean_square\":0.0,\"ffn_mean_square\":0.0,\"grad_norm\":0.0,\"weight_norm\":0.0}]}}\n");
+            "\"attention_mean_square\":0.0,\"ffn_mean_square\":0.0,\"grad_norm\":0.0,\"weight_norm\":0.0,\"output_"
+            "variance_median\":0.0,"
+            "\"output_max_abs\":0.0,\"attention_variance\":0.0,\"ffn_variance\":0.0,\"stream_grad_ratio\":0.0}]}}\n");
   EXPECT_EQ(ToJsonLine(LogLine{.severity = Severity::kWarning, .text = "a\nb"}),
             "{\"log\":{\"severity\":\"WARNING\",\"text\":\"a\\nb\"}}\n");
 }
@@ -61,9 +63,9 @@ TEST(EventsTest, AReaderThatIsGoneIsAnError) {
   close(ends[1]);
 }
 
-TEST(EventsTest, ALayerOfExpertsSaysWhatItDropped) {
-  EXPECT_THAT(ToJsonLine(LayerReport{.step = 1, .layers = {{.layer = 1, .dropped_ratio = 0.25}}}),
-              ::testing::HasSubstr("\"dropped_ratio\":0.25"));
+TEST(EventsTest, ALayerSaysWhatOnlySomeLayersHave) {
+  EXPECT_THAT(ToJsonLine(LayerReport{.step = 1, .layers = {{.layer = 1, .dropped_ratio = 0.25, .gate = 0.5}}}),
+              ::testing::HasSubstr("\"dropped_ratio\":0.25,\"gate\":0.5"));
 }
 
 }  // namespace

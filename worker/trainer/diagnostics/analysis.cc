@@ -15,22 +15,26 @@
 namespace normlab::trainer {
 namespace {
 
-/// Mean squares of both branches, averaged over batches by their sequences.
+/// Mean squares of both branches, over the tokens with a target.
 void MeasureBranches(Probe& probe, Analysis* analysis, const AnalysisProgress& progress) {
   const c10::NoGradGuard no_grad;
-  at::Tensor sum = at::zeros({probe.num_layers(), 4}, at::kDouble);
+  analysis->attention_mean_square.assign(probe.num_layers(), 0);
+  analysis->ffn_mean_square.assign(probe.num_layers(), 0);
+  double tokens = 0;
   for (int64_t i = 0; i < probe.num_batches(); ++i) {
     progress("branches", static_cast<double>(i) / static_cast<double>(probe.num_batches()));
     const ProbeBatch batch = probe.Batch(i);
     LayerForwardStats stats;
     probe.model().Loss(batch.inputs, batch.targets, &stats);
-    sum += stats.rows.narrow(1, 0, 4).to(at::kDouble) * static_cast<double>(batch.inputs.size(0));
+    const auto weight = batch.HasTarget().sum().item<double>();
+    for (size_t layer = 0; layer < stats.blocks.size(); ++layer) {
+      analysis->attention_mean_square[layer] += weight * stats.blocks[layer].attention.mean_square;
+      analysis->ffn_mean_square[layer] += weight * stats.blocks[layer].ffn.mean_square;
+    }
+    tokens += weight;
   }
-  const auto value = sum.accessor<double, 2>();
-  for (int64_t layer = 0; layer < probe.num_layers(); ++layer) {
-    analysis->attention_mean_square.push_back(value[layer][2] / static_cast<double>(probe.num_sequences()));
-    analysis->ffn_mean_square.push_back(value[layer][3] / static_cast<double>(probe.num_sequences()));
-  }
+  for (double& value : analysis->attention_mean_square) value /= tokens;
+  for (double& value : analysis->ffn_mean_square) value /= tokens;
 }
 
 /// Variance, angles and losses without a layer, from one forward of each batch.

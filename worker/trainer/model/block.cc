@@ -31,12 +31,10 @@ struct SublayerSaved {
 
 using BlockSaved = std::array<SublayerSaved, 2>;
 
-SublayerStats StatsOf(BlockStats* stats, size_t sublayer) {
+SublayerStats WantedOf(BlockStats* stats, const at::Tensor& counted, size_t sublayer) {
   if (stats == nullptr) return {};
-  if (sublayer == 0) return {.branch_mean_square = &stats->attention_mean_square};
-  return {.branch_mean_square = &stats->ffn_mean_square,
-          .output_variance = &stats->output_variance,
-          .output_mean_square = &stats->output_mean_square};
+  if (sublayer == 0) return {.counted = counted, .branch = &stats->attention};
+  return {.counted = counted, .branch = &stats->ffn, .output = &stats->output};
 }
 
 const Norm* OrNull(const std::optional<Norm>& norm) { return norm ? &*norm : nullptr; }
@@ -91,8 +89,8 @@ Added AddedBy(const Sublayer& sublayer, const BranchContext& context, SublayerSa
   return added;
 }
 
-at::Tensor BlockForward(const Block& block, const BranchContext& context, at::Tensor x, BlockStats* stats,
-                        BlockSaved* saved) {
+at::Tensor BlockForward(const Block& block, const BranchContext& context, at::Tensor x, const at::Tensor& counted,
+                        BlockStats* stats, BlockSaved* saved) {
   const double passed = GateOf(block).passed;
   NormResult input = InputOf(OrNull(block.sublayers[0].input_norm), x);
   for (size_t i = 0; i < block.sublayers.size(); ++i) {
@@ -108,7 +106,7 @@ at::Tensor BlockForward(const Block& block, const BranchContext& context, at::Te
     // One pass makes the sum and the first norm that reads it, whichever sublayer that belongs to.
     const Norm* sum_norm = OrNull(sublayer.sum_norm);
     const NormResult normed =
-        AddAndNorm(sum_norm != nullptr ? sum_norm : next_norm, added.sum, added.result, StatsOf(stats, i));
+        AddAndNorm(sum_norm != nullptr ? sum_norm : next_norm, added.sum, added.result, WantedOf(stats, counted, i));
     if (sum_norm != nullptr) {
       own.sum = added.result;
       own.sum_inv_rms = normed.inv_rms;
@@ -239,12 +237,12 @@ at::Tensor SumOfAuxiliaryLosses(const BlockSaved& saved) {
 }  // namespace
 
 BlockOutput ApplyBlock(const std::shared_ptr<const Block>& block, const BranchContext& context, const at::Tensor& x,
-                       BlockStats* stats) {
+                       const at::Tensor& counted, BlockStats* stats) {
   BlockSaved saved;
   BlockOutput output;
   {
     at::AutoDispatchBelowADInplaceOrView below_autograd;
-    output.x = BlockForward(*block, context, x, stats, &saved);
+    output.x = BlockForward(*block, context, x, counted, stats, &saved);
     output.auxiliary_loss = SumOfAuxiliaryLosses(saved);
   }
   if (!torch::autograd::compute_requires_grad(x, block->parameters[0])) return output;

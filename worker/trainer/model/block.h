@@ -34,12 +34,11 @@ struct Block {
   std::vector<at::Tensor> parameters;
 };
 
-/// Means over tokens, as defined in LayerStats of trainer_event.proto.
+/// What one block did in one forward, as defined in LayerStats of trainer_event.proto.
 struct BlockStats {
-  double output_variance = 0;
-  double output_mean_square = 0;
-  double attention_mean_square = 0;
-  double ffn_mean_square = 0;
+  TokenStats output;
+  TokenStats attention;  // Of what attention adds to the stream.
+  TokenStats ffn;
   std::optional<double> dropped_ratio;  // Of blocks with a mixture of experts.
 };
 
@@ -49,8 +48,8 @@ struct BlockOutput {
 };
 
 /// x: [tokens, hidden], whole sequences one after another. Records one autograd node per block where gradients are
-/// wanted; that node can run once. `stats`, unless null, is filled.
+/// wanted; that node can run once. `stats`, unless null, is filled from the tokens that count (SublayerStats).
 BlockOutput ApplyBlock(const std::shared_ptr<const Block>& block, const BranchContext& context, const at::Tensor& x,
-                       BlockStats* stats);
+                       const at::Tensor& counted, BlockStats* stats);
 
 }  // namespace normlab::trainer

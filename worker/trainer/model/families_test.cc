@@ -182,16 +182,16 @@ TEST(MiniMaxTest, LayersSayWhatTheirExpertsDropped) {
   LayerForwardStats stats;
   ModelSpec model = SmallModel("minimax");
   Transformer(model, Scheme("pre_ln"), kVocab, 7).Loss(batch.inputs, batch.targets, &stats);
-  ASSERT_EQ(stats.dropped_ratios.size(), 4u);
-  for (const std::optional<double>& ratio : stats.dropped_ratios) {
-    EXPECT_GE(ratio.value(), 0.2 - 1e-9) << "there is room for four fifths of all choices";
-    EXPECT_LT(ratio.value(), 0.8);
+  ASSERT_EQ(stats.blocks.size(), 4u);
+  for (const BlockStats& block : stats.blocks) {
+    EXPECT_GE(block.dropped_ratio.value(), 0.2 - 1e-9) << "there is room for four fifths of all choices";
+    EXPECT_LT(block.dropped_ratio.value(), 0.8);
   }
   model.capacity_factor = 2;
   Transformer(model, Scheme("pre_ln"), kVocab, 7).Loss(batch.inputs, batch.targets, &stats);
-  EXPECT_EQ(stats.dropped_ratios[3], 0);
+  EXPECT_EQ(stats.blocks[3].dropped_ratio, 0);
   Transformer(SmallModel("gpt2"), Scheme("pre_ln"), kVocab, 7).Loss(batch.inputs, batch.targets, &stats);
-  EXPECT_EQ(stats.dropped_ratios[3], std::nullopt);
+  EXPECT_EQ(stats.blocks[3].dropped_ratio, std::nullopt);
 }
 
 TEST(MiniMaxTest, SevenLightningBlocksAreFollowedByOneWithSoftmax) {

@@ -50,15 +50,18 @@ TEST_P(LayerTest, NormOfASumAndItsGradientEqualTheFormula) {
 
   const Norm norm = {.gain = Actual(gain), .output_scale = 0.4, .eps = 1e-3};
   const at::Tensor actual_sum = Actual(branch);
-  double branch_mean_square = 0, variance = 0, mean_square = 0;
-  const NormResult actual = AddAndNorm(
-      &norm, {.residual = Actual(residual), .residual_scale = 1.7, .branch = actual_sum}, actual_sum,
-      {.branch_mean_square = &branch_mean_square, .output_variance = &variance, .output_mean_square = &mean_square});
+  TokenStats branch_stats, stats;
+  const NormResult actual =
+      AddAndNorm(&norm, {.residual = Actual(residual), .residual_scale = 1.7, .branch = actual_sum}, actual_sum,
+                 {.branch = &branch_stats, .output = &stats});
   ExpectNear(actual_sum, sum.detach());
   ExpectNear(actual.output, expected.detach());
-  EXPECT_NEAR(branch_mean_square, branch.pow(2).mean().item<double>(), 1e-6);
-  EXPECT_NEAR(variance, expected.var(-1, false).mean().item<double>(), 1e-6);
-  EXPECT_NEAR(mean_square, expected.pow(2).mean().item<double>(), 1e-6);
+  EXPECT_NEAR(branch_stats.mean_square, branch.pow(2).mean().item<double>(), 1e-6);
+  EXPECT_NEAR(branch_stats.variance, branch.var(-1, false).mean().item<double>(), 1e-6);
+  EXPECT_NEAR(stats.variance, expected.var(-1, false).mean().item<double>(), 1e-6);
+  EXPECT_NEAR(stats.variance_median, expected.var(-1, false).median().item<double>(), 1e-6);
+  EXPECT_NEAR(stats.mean_square, expected.pow(2).mean().item<double>(), 1e-6);
+  EXPECT_NEAR(stats.max_abs, expected.abs().max().item<double>(), 1e-5);
 
   const NormGradient gradient = NormBackward(norm, Actual(grad), actual_sum, actual.inv_rms);
   ExpectNear(gradient.x, sum.grad());
@@ -69,11 +72,10 @@ TEST_P(LayerTest, NormOfASumAndItsGradientEqualTheFormula) {
 TEST_P(LayerTest, VarianceOfAStreamWithALargeMeanKeepsItsDigits) {
   const at::Tensor residual = Random({9, 40}) + 1000;
   const at::Tensor branch = Actual(at::zeros({9, 40}, at::kDouble));
-  double variance = 0, mean_square = 0;
-  AddAndNorm(nullptr, {.residual = Actual(residual), .branch = branch}, branch,
-             {.output_variance = &variance, .output_mean_square = &mean_square});
+  TokenStats stats;
+  AddAndNorm(nullptr, {.residual = Actual(residual), .branch = branch}, branch, {.output = &stats});
   const double expected = residual.to(GetParam()).to(at::kDouble).var(-1, false).mean().item<double>();
-  EXPECT_NEAR(variance, expected, 1e-3 * expected);
+  EXPECT_NEAR(stats.variance, expected, 1e-3 * expected);
 }
 
 TEST_P(LayerTest, SwiGluAndItsGradientEqualTheFormulaAlsoFarFromZero) {

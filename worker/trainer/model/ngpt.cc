@@ -58,10 +58,8 @@ at::Tensor FeedForward(const NgptBlock& block, const at::Tensor& x) {
 
 /// What moves u(x) towards u(branch).
 at::Tensor Step(const at::Tensor& alpha, const at::Tensor& unit_x, const at::Tensor& branch) {
-  return (alpha * (kAlphaInit * Root(alpha.size(0)))).abs() * (Unit(branch) - unit_x);
+  return NgptStepSize(alpha) * (Unit(branch) - unit_x);
 }
-
-double MeanSquare(const at::Tensor& x) { return x.detach().square().mean().item<double>(); }
 
 void DivideByNorm(const at::Tensor& matrix, int64_t dim) {
   const c10::NoGradGuard no_grad;
@@ -70,6 +68,8 @@ void DivideByNorm(const at::Tensor& matrix, int64_t dim) {
 }
 
 }  // namespace
+
+at::Tensor NgptStepSize(const at::Tensor& stored) { return (stored * (kAlphaInit * Root(stored.size(0)))).abs(); }
 
 NgptBlock MakeNgptBlock(std::shared_ptr<const Block> block, int64_t hidden, int64_t ffn_hidden, at::ScalarType dtype) {
   const auto make = [&] { return Trainable(at::full({hidden}, 1 / Root(hidden), dtype)); };
@@ -81,7 +81,7 @@ NgptBlock MakeNgptBlock(std::shared_ptr<const Block> block, int64_t hidden, int6
 }
 
 at::Tensor ApplyNgptBlock(const NgptBlock& block, const BranchContext& context, const at::Tensor& x,
-                          BlockStats* stats) {
+                          const at::Tensor& counted, BlockStats* stats) {
   const at::Tensor unit_x = Unit(x);
   const at::Tensor attention_step = Step(block.attention_alpha, unit_x, Attend(block, context, x));
   const at::Tensor h = Unit(unit_x + attention_step);
@@ -89,10 +89,9 @@ at::Tensor ApplyNgptBlock(const NgptBlock& block, const BranchContext& context, 
   const at::Tensor ffn_step = Step(block.ffn_alpha, unit_h, FeedForward(block, h));
   const at::Tensor y = Unit(unit_h + ffn_step);
   if (stats != nullptr) {
-    *stats = {.output_variance = y.detach().var(-1, /*unbiased=*/false).mean().item<double>(),
-              .output_mean_square = MeanSquare(y),
-              .attention_mean_square = MeanSquare(attention_step),
-              .ffn_mean_square = MeanSquare(ffn_step)};
+    *stats = {.output = StatsOf(y.detach(), counted),
+              .attention = StatsOf(attention_step.detach(), counted),
+              .ffn = StatsOf(ffn_step.detach(), counted)};
   }
   return y;
 }

@@ -30,8 +30,12 @@ struct NgptBlock {
 /// With all scales where they start.
 NgptBlock MakeNgptBlock(std::shared_ptr<const Block> block, int64_t hidden, int64_t ffn_hidden, at::ScalarType dtype);
 
+/// alpha of a branch as it works, [hidden], from the parameter as it is stored.
+at::Tensor NgptStepSize(const at::Tensor& stored);
+
 /// x: [tokens, hidden], whole sequences one after another. `stats`, unless null, is filled.
-at::Tensor ApplyNgptBlock(const NgptBlock& block, const BranchContext& context, const at::Tensor& x, BlockStats* stats);
+at::Tensor ApplyNgptBlock(const NgptBlock& block, const BranchContext& context, const at::Tensor& x,
+                          const at::Tensor& counted, BlockStats* stats);
 
 /// [vocab], as stored and trainable, for the scale of the logits; and that scale.
 at::Tensor MakeLogitScale(int64_t vocab_size, int64_t hidden, at::ScalarType dtype);

@@ -5,29 +5,36 @@
 #include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
 
+#include <algorithm>
+#include <vector>
+
 #include "worker/trainer/model/norm_rows.h"
 #include "worker/trainer/model/rows.h"
 
 namespace normlab::trainer {
 namespace {
 
-struct ChunkSums {
-  double branch_square = 0;
-  StreamSums stream;
-};
-
-void ReportMeans(const std::vector<ChunkSums>& sums, double tokens, const SublayerStats& stats) {
-  ChunkSums total;
-  for (const ChunkSums& chunk : sums) {
-    total.branch_square += chunk.branch_square;
-    total.stream.variance += chunk.stream.variance;
-    total.stream.mean_square += chunk.stream.mean_square;
+/// In the order of rows, so that the sums have the same bits whatever the number of threads.
+TokenStats Summarize(const std::vector<RowStats>& rows, const at::Tensor& counted) {
+  const bool* counts = counted.defined() ? counted.const_data_ptr<bool>() : nullptr;
+  TokenStats total;
+  std::vector<double> variances;
+  variances.reserve(rows.size());
+  for (size_t i = 0; i < rows.size(); ++i) {
+    if (counts != nullptr && !counts[i]) continue;
+    variances.push_back(rows[i].variance);
+    total.variance += rows[i].variance;
+    total.mean_square += rows[i].mean_square;
+    total.max_abs = std::max(total.max_abs, rows[i].max_abs);
   }
-  if (stats.branch_mean_square != nullptr) *stats.branch_mean_square = total.branch_square / tokens;
-  if (stats.output_variance != nullptr) {
-    *stats.output_variance = total.stream.variance / tokens;
-    *stats.output_mean_square = total.stream.mean_square / tokens;
-  }
+  if (variances.empty()) return total;
+  const auto tokens = static_cast<double>(variances.size());
+  total.variance /= tokens;
+  total.mean_square /= tokens;
+  const auto middle = variances.begin() + static_cast<int64_t>((variances.size() - 1) / 2);
+  std::nth_element(variances.begin(), middle, variances.end());
+  total.variance_median = *middle;
+  return total;
 }
 
 /// Runs the norm kernel over all rows; without a residual the sum is its branch.
@@ -40,7 +47,8 @@ NormResult RunNorm(const Norm* norm, const ResidualSum& sum, const at::Tensor& s
     result.output = at::empty_like(branch);
     if (norm->kind != NormKind::kDyt) result.inv_rms = at::empty({tokens}, branch.options());
   }
-  std::vector<ChunkSums> sums(NumChunks(tokens));
+  std::vector<RowStats> branch_rows(stats.branch != nullptr ? tokens : 0);
+  std::vector<RowStats> stream_rows(stats.output != nullptr ? tokens : 0);
   WithElementType(branch, [&]<typename T>(T) {
     const auto kernel = Kernels<T>().norm;
     const NormWeights<T> weights = norm != nullptr ? WeightsOf<T>(*norm) : NormWeights<T>{};
@@ -57,7 +65,7 @@ NormResult RunNorm(const Norm* norm, const ResidualSum& sum, const at::Tensor& s
                              .norm = norm != nullptr ? &weights : nullptr,
                              .output = norm != nullptr ? result.output.mutable_data_ptr<T>() : nullptr,
                              .inv_rms = result.inv_rms.defined() ? result.inv_rms.mutable_data_ptr<T>() : nullptr};
-    ForEachChunk(tokens, [&](int64_t chunk, int64_t row, int64_t rows) {
+    ForEachChunk(tokens, [&](int64_t /*chunk*/, int64_t row, int64_t rows) {
       NormRows<T> part = all;
       part.rows = rows;
       part.branch += row * dim;
@@ -65,12 +73,13 @@ NormResult RunNorm(const Norm* norm, const ResidualSum& sum, const at::Tensor& s
       if (part.sum != nullptr) part.sum += row * dim;
       if (part.output != nullptr) part.output += row * dim;
       if (part.inv_rms != nullptr) part.inv_rms += row;
-      if (stats.branch_mean_square != nullptr) part.branch_square_sum = &sums[chunk].branch_square;
-      if (stats.output_variance != nullptr) part.stream_sums = &sums[chunk].stream;
+      if (stats.branch != nullptr) part.branch_stats = &branch_rows[row];
+      if (stats.output != nullptr) part.stream_stats = &stream_rows[row];
       kernel(part);
     });
   });
-  ReportMeans(sums, static_cast<double>(tokens), stats);
+  if (stats.branch != nullptr) *stats.branch = Summarize(branch_rows, stats.counted);
+  if (stats.output != nullptr) *stats.output = Summarize(stream_rows, stats.counted);
   return result;
 }
 
@@ -87,6 +96,12 @@ NormResult ApplyNorm(const Norm& norm, const at::Tensor& x) { return RunNorm(&no
 
 NormResult AddAndNorm(const Norm* norm, const ResidualSum& sum, const at::Tensor& result, const SublayerStats& stats) {
   return RunNorm(norm, sum, result, stats);
+}
+
+TokenStats StatsOf(const at::Tensor& x, const at::Tensor& counted) {
+  TokenStats stats;
+  RunNorm(nullptr, {.branch = x}, {}, {.counted = counted, .output = &stats});
+  return stats;
 }
 
 NormGradient NormBackward(const Norm& norm, const at::Tensor& grad_output, const at::Tensor& x,

@@ -21,11 +21,19 @@ struct Norm {
   std::vector<at::Tensor> Weights() const;
 };
 
-/// What one sublayer does to the stream; means over tokens. A member that is null is not wanted.
+/// Of the rows of [tokens, hidden], over the tokens that count.
+struct TokenStats {
+  double variance = 0;         // Over hidden; mean over tokens.
+  double variance_median = 0;  // Over tokens (the lower one): a few tokens with massive activations carry the mean.
+  double mean_square = 0;
+  double max_abs = 0;  // Largest of any element.
+};
+
+/// What is wanted of one sublayer's effect on the stream. A member that is null is not.
 struct SublayerStats {
-  double* branch_mean_square = nullptr;  // Of what the branch adds, with its scales.
-  double* output_variance = nullptr;     // Over hidden. With output_mean_square or not at all.
-  double* output_mean_square = nullptr;
+  at::Tensor counted = {};       // bool [tokens]; undefined: all count.
+  TokenStats* branch = nullptr;  // Of what the branch adds, with its scales.
+  TokenStats* output = nullptr;
 };
 
 struct NormResult {
@@ -55,6 +63,8 @@ NormResult ApplyNorm(const Norm& norm, const at::Tensor& x);
 /// Writes the sum to `result` (which may be sum.branch) and returns its norm; with a null norm, nothing. `stats` are of
 /// the branch's part and of the norm's output, or of the sum where there is no norm.
 NormResult AddAndNorm(const Norm* norm, const ResidualSum& sum, const at::Tensor& result, const SublayerStats& stats);
+
+TokenStats StatsOf(const at::Tensor& x, const at::Tensor& counted);
 
 /// Gradients of the norm of x. `add`, unless undefined, is added add_scale times to the gradient by x.
 NormGradient NormBackward(const Norm& norm, const at::Tensor& grad_output, const at::Tensor& x,

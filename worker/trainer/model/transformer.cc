@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "common/norm_plan.h"
+#include "worker/trainer/data/ignored_target.h"
 #include "worker/trainer/model/autograd.h"
 #include "worker/trainer/model/block.h"
 #include "worker/trainer/model/branch_factory.h"
@@ -116,6 +117,14 @@ void InitMatrix(const ParameterInfo& info, const at::Tensor& tensor, const Model
   }
 }
 
+/// Asks the backward for the norm of the loss's gradient by x.
+void KeepGradNorm(const at::Tensor& x, size_t index, const LayerForwardStats& stats) {
+  if (stats.stream_grad_norms == nullptr) return;
+  x.register_hook([norms = stats.stream_grad_norms, index](const at::Tensor& grad) {
+    (*norms)[index] = grad.norm().item<double>();
+  });
+}
+
 }  // namespace
 
 struct Transformer::Impl {
@@ -150,9 +159,10 @@ struct Transformer::Impl {
     return embed_norm ? TrainableNorm(*embed_norm, trainable_embed_norm, x) : x;
   }
 
-  BlockOutput RunBlock(size_t i, const BranchContext& context, const at::Tensor& x, BlockStats* stats) const {
-    if (ngpt_blocks.empty()) return ApplyBlock(blocks[i], context, x, stats);
-    return {.x = ApplyNgptBlock(ngpt_blocks[i], context, x, stats)};
+  BlockOutput RunBlock(size_t i, const BranchContext& context, const at::Tensor& x, const at::Tensor& counted,
+                       BlockStats* stats) const {
+    if (ngpt_blocks.empty()) return ApplyBlock(blocks[i], context, x, counted, stats);
+    return {.x = ApplyNgptBlock(ngpt_blocks[i], context, x, counted, stats)};
   }
 
   Head CurrentHead() const {
@@ -164,12 +174,19 @@ struct Transformer::Impl {
   }
 
   /// The stream behind the last block, and the sum of the blocks' auxiliary losses.
-  BlockOutput Stream(const at::Tensor& inputs, std::vector<BlockStats>* stats) const {
+  BlockOutput Stream(const at::Tensor& inputs, const at::Tensor& counted, LayerForwardStats* stats) const {
     const BranchContext context = Context(inputs.size(1));
     BlockOutput all = {.x = Embed(inputs)};
+    if (stats != nullptr) {
+      stats->blocks.assign(blocks.size(), {});
+      stats->stream_grad_norms =
+          all.x.requires_grad() ? std::make_shared<std::vector<double>>(blocks.size() + 1) : nullptr;
+      KeepGradNorm(all.x, 0, *stats);
+    }
     for (size_t i = 0; i < blocks.size(); ++i) {
-      const BlockOutput one = RunBlock(i, context, all.x, stats != nullptr ? &(*stats)[i] : nullptr);
+      const BlockOutput one = RunBlock(i, context, all.x, counted, stats != nullptr ? &stats->blocks[i] : nullptr);
       all.x = one.x;
+      if (stats != nullptr) KeepGradNorm(all.x, i + 1, *stats);
       if (one.auxiliary_loss.defined()) {
         all.auxiliary_loss =
             all.auxiliary_loss.defined() ? all.auxiliary_loss.add(one.auxiliary_loss) : one.auxiliary_loss;
@@ -238,27 +255,16 @@ Transformer::Transformer(const ModelSpec& model, const NormSpec& norm, int64_t v
 Transformer::~Transformer() = default;
 
 at::Tensor Transformer::Loss(const at::Tensor& inputs, const at::Tensor& targets, LayerForwardStats* stats) const {
-  std::vector<BlockStats> block_stats(impl_->blocks.size());
-  const BlockOutput stream = impl_->Stream(inputs, stats != nullptr ? &block_stats : nullptr);
-  if (stats != nullptr) {
-    stats->rows = at::empty({static_cast<int64_t>(block_stats.size()), 4}, at::kFloat);
-    float* row = stats->rows.mutable_data_ptr<float>();
-    stats->dropped_ratios.clear();
-    for (const BlockStats& block : block_stats) {
-      stats->dropped_ratios.push_back(block.dropped_ratio);
-      *row++ = static_cast<float>(block.output_variance);
-      *row++ = static_cast<float>(block.output_mean_square);
-      *row++ = static_cast<float>(block.attention_mean_square);
-      *row++ = static_cast<float>(block.ffn_mean_square);
-    }
-  }
-  const at::Tensor loss = HeadLoss(impl_->CurrentHead(), stream.x, targets.reshape({-1}));
+  const at::Tensor flat_targets = targets.reshape({-1});
+  const at::Tensor counted = stats != nullptr ? flat_targets.ne(kIgnoredTarget) : at::Tensor();
+  const BlockOutput stream = impl_->Stream(inputs, counted, stats);
+  const at::Tensor loss = HeadLoss(impl_->CurrentHead(), stream.x, flat_targets);
   return stream.auxiliary_loss.defined() && c10::GradMode::is_enabled() ? loss.add(stream.auxiliary_loss) : loss;
 }
 
 at::Tensor Transformer::Logits(const at::Tensor& inputs) const {
   const c10::NoGradGuard no_grad;
-  const at::Tensor logits = HeadLogits(impl_->CurrentHead(), impl_->Stream(inputs, nullptr).x);
+  const at::Tensor logits = HeadLogits(impl_->CurrentHead(), impl_->Stream(inputs, {}, nullptr).x);
   return logits.view({inputs.size(0), inputs.size(1), -1});
 }
 
@@ -266,7 +272,7 @@ at::Tensor Transformer::Embed(const at::Tensor& inputs) const { return impl_->Em
 
 at::Tensor Transformer::RunBlock(int layer, const at::Tensor& x, int64_t seq_len) const {
   TORCH_CHECK(layer >= 1 && layer <= impl_->model.num_layers, "block ", layer, " of ", impl_->model.num_layers);
-  return impl_->RunBlock(static_cast<size_t>(layer) - 1, impl_->Context(seq_len), x, nullptr).x;
+  return impl_->RunBlock(static_cast<size_t>(layer) - 1, impl_->Context(seq_len), x, {}, nullptr).x;
 }
 
 at::Tensor Transformer::StreamLoss(const at::Tensor& x, const at::Tensor& targets) const {

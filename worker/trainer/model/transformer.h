@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "worker/trainer/model/block.h"
 #include "worker/trainer/spec.h"
 
 namespace normlab::trainer {
@@ -21,12 +22,12 @@ struct Parameter {
   bool decays;        // weight decay applies: matrices but not the embedding
 };
 
-/// What each block did in one forward; filled only when asked for, without touching gradients.
+/// What each block did in one forward and its backward; filled only when asked for, without touching gradients.
 struct LayerForwardStats {
-  // One row per layer; columns: output variance, output mean square, attention mean square, FFN mean square (as defined
-  // in LayerStats of trainer_event.proto). A tensor, so that reading it is one copy at the end of the step.
-  at::Tensor rows;                                    // float32 [layers, 4]
-  std::vector<std::optional<double>> dropped_ratios;  // Of each layer; only a mixture of experts has one.
+  std::vector<BlockStats> blocks;  // First block first; over the tokens whose target counts.
+  // Norms of the loss's gradient by the stream in front of each block and behind the last, [layers + 1]; filled by the
+  // backward. Null where no gradients are recorded.
+  std::shared_ptr<std::vector<double>> stream_grad_norms;
 };
 
 /// Decoder of any family (families.h) with the norm scheme of the spec (common/norm_scheme.h, arXiv:2502.05795 and

@@ -10,6 +10,7 @@
 #include <cmath>
 #include <ostream>
 
+#include "worker/trainer/data/ignored_target.h"
 #include "worker/trainer/model/testing/reference_model.h"
 
 namespace normlab::trainer {
@@ -67,6 +68,18 @@ double RelativeError(const at::Tensor& actual, const at::Tensor& expected) {
   return ((actual.to(at::kDouble) - expected).norm() / expected.norm()).item<double>();
 }
 
+/// With the columns of ReferenceResult::layer_stats.
+at::Tensor RowsOf(const LayerForwardStats& stats) {
+  std::vector<at::Tensor> rows;
+  for (const BlockStats& block : stats.blocks) {
+    const TokenStats& y = block.output;
+    rows.push_back(at::tensor({y.variance, y.variance_median, y.mean_square, y.max_abs, block.attention.variance,
+                               block.attention.mean_square, block.ffn.variance, block.ffn.mean_square},
+                              at::kDouble));
+  }
+  return at::stack(rows);
+}
+
 void ExpectEqualsReference(const ModelSpec& model, const NormSpec& norm, int64_t vocab, at::ScalarType dtype,
                            double tolerance) {
   const Transformer transformer(model, norm, vocab, /*seed=*/7, dtype);
@@ -89,9 +102,8 @@ void ExpectEqualsReference(const ModelSpec& model, const NormSpec& norm, int64_t
     const double allowed = parameter.tensor.numel() == 1 && dtype == at::kFloat ? 50 * tolerance : tolerance;
     EXPECT_LT(RelativeError(parameter.tensor.grad(), weights.at(parameter.name).grad()), allowed) << parameter.name;
   }
-  // The statistics are reported as float32.
-  for (int column = 0; column < 4; ++column) {
-    EXPECT_LT(RelativeError(stats.rows.select(1, column), expected.layer_stats.select(1, column)), 1e-5) << column;
+  for (int column = 0; column < 8; ++column) {
+    EXPECT_LT(RelativeError(RowsOf(stats).select(1, column), expected.layer_stats.select(1, column)), 1e-5) << column;
   }
 }
 
@@ -192,7 +204,37 @@ TEST_P(SchemeTest, StatisticsChangeNeitherLossNorGradient) {
   };
   LayerForwardStats stats;
   EXPECT_TRUE(at::equal(gradient_of(nullptr), gradient_of(&stats)));
-  EXPECT_EQ(stats.rows.sizes(), at::IntArrayRef({5, 4}));
+  EXPECT_EQ(stats.blocks.size(), 5u);
+}
+
+TEST(StatisticsTest, AreOfPositionsWithATargetAlone) {
+  const Transformer transformer(SmallModel(), Scheme("pre_ln"), kVocab, 1, at::kDouble);
+  const Batch batch = SmallBatch();
+  const at::Tensor padded = batch.targets.clone();
+  padded.narrow(1, 7, 12).fill_(kIgnoredTarget);
+  LayerForwardStats short_rows, with_pads;
+  transformer.Loss(batch.inputs.narrow(1, 0, 7), batch.targets.narrow(1, 0, 7), &short_rows);
+  transformer.Loss(batch.inputs, padded, &with_pads);
+  EXPECT_LT(RelativeError(RowsOf(with_pads), RowsOf(short_rows)), 1e-12) << "attention is causal: pads come behind";
+}
+
+TEST(StatisticsTest, SayHowMuchGradientEachBoundaryOfTheStreamHas) {
+  for (const char* scheme : {"post_ln", "ngpt"}) {
+    const Transformer transformer(SmallModel(), Scheme(scheme), kVocab, 1, at::kDouble);
+    const Batch batch = SmallBatch();
+    LayerForwardStats stats;
+    transformer.Loss(batch.inputs, batch.targets, &stats).backward();
+    at::Tensor x = transformer.Embed(batch.inputs).detach().requires_grad_();
+    std::vector<at::Tensor> boundaries = {x};
+    for (int layer = 1; layer <= 5; ++layer) boundaries.push_back(x = transformer.RunBlock(layer, x, 19));
+    for (const at::Tensor& boundary : boundaries) boundary.retain_grad();
+    transformer.StreamLoss(x, batch.targets).backward();
+    ASSERT_EQ(stats.stream_grad_norms->size(), 6u);
+    for (size_t i = 0; i < boundaries.size(); ++i) {
+      const double expected = boundaries[i].grad().norm().item<double>();
+      EXPECT_NEAR(stats.stream_grad_norms->at(i), expected, 1e-12 * expected) << scheme << " " << i;
+    }
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(All, SchemeTest, ::testing::ValuesIn(AllCases()),
@@ -298,7 +340,7 @@ TEST(TransformerTest, MixLnTurnsFromPostToPreAfterTheFloorOfTheRatio) {
   transformer.Loss(batch.inputs, batch.targets, &stats);
   // A Post-LN block ends in a norm, so its output has mean square 1; behind it the stream grows.
   for (int layer = 1; layer <= 12; ++layer) {
-    const double mean_square = stats.rows[layer - 1][1].item<double>();
+    const double mean_square = stats.blocks[layer - 1].output.mean_square;
     if (layer <= 3) {
       EXPECT_NEAR(mean_square, 1, 1e-3) << layer;
     } else {
@@ -422,9 +464,9 @@ TEST(TransformerTest, FfnContributionOfLnsAtInitFallsAsComputedByMonteCarlo) {
   LayerForwardStats stats;
   const c10::NoGradGuard no_grad;
   transformer.Loss(batch.inputs, batch.targets, &stats);
-  EXPECT_NEAR(stats.rows[0][3].item<double>(), 6.6e-3, 6.6e-4);
-  EXPECT_NEAR(stats.rows[1][3].item<double>(), 1.5e-3, 1.5e-4);
-  EXPECT_NEAR(stats.rows[3][3].item<double>(), 3.7e-4, 3.7e-5);
+  EXPECT_NEAR(stats.blocks[0].ffn.mean_square, 6.6e-3, 6.6e-4);
+  EXPECT_NEAR(stats.blocks[1].ffn.mean_square, 1.5e-3, 1.5e-4);
+  EXPECT_NEAR(stats.blocks[3].ffn.mean_square, 3.7e-4, 3.7e-5);
 }
 
 TEST(TransformerTest, GradientScalesWithTheLossForMicroBatches) {

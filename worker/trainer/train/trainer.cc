@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "worker/trainer/train/fingerprint.h"
+#include "worker/trainer/train/peak_flops.h"
 #include "worker/trainer/train/schedule.h"
 #include "worker/trainer/train/tensor_norms.h"
 
@@ -24,6 +25,8 @@ namespace {
 // Checksums that are not verified by then are verified when they are first read: a run over a dataset of hundreds of
 // gigabytes must not wait minutes, on every rank and at every attempt, for bytes that it will not read.
 constexpr double kDataCheckSeconds = 5;
+
+constexpr double kEvaluatingEverySeconds = 10;
 
 }  // namespace
 
@@ -45,13 +48,17 @@ Trainer::Trainer(const TrainerSpec& spec, EventSink& events, const std::atomic<b
   Resume();
   int64_t num_parameters = 0;
   for (const Parameter& parameter : model_.parameters()) num_parameters += parameter.tensor.numel();
+  const double flops_per_token = model_.FlopsPerToken(spec_.run.data.seq_len);
+  const double peak_flops = gang_.is_first() ? MeasurePeakFlops() * static_cast<double>(gang_.world_size()) : 0;
+  reports_.Start(flops_per_token, peak_flops);
   events_.Emit(Started{.first_step = step_ + 1,
                        .steps = spec_.run.train.steps,
                        .num_parameters = num_parameters,
                        .resumed_from = resumed_from_,
-                       .flops_per_token = model_.FlopsPerToken(spec_.run.data.seq_len),
+                       .flops_per_token = flops_per_token,
                        .device = "cpu",
-                       .torch_version = TORCH_VERSION});
+                       .torch_version = TORCH_VERSION,
+                       .peak_flops = peak_flops});
 }
 
 Trainer::~Trainer() = default;
@@ -109,7 +116,7 @@ void Trainer::Run() {
     ++step_;
     if (gang_.is_first()) {
       if (IsDue(step_, report.step_every_steps)) events_.Emit(reports_.Step(step_, result, progress_));
-      if (result.layer_rows.defined()) events_.Emit(MakeLayerReport(step_, result, model_.parameters()));
+      if (result.layers) events_.Emit(MakeLayerReport(step_, result, model_.parameters()));
       if (const auto outcome = writer_->Poll()) ReportCheckpoint(*outcome);
     }
     if (IsDue(step_, report.eval_every_steps)) Evaluate();
@@ -151,13 +158,14 @@ void Trainer::ForwardBackward(const std::vector<Batch>& batches, int64_t step, S
   const bool is_token_mean = spec_.run.train.loss_mean == "token";
   const double micro_batch_weight = 1.0 / static_cast<double>(batches.size() * gang_.world_size());
 
-  LayerForwardStats stats;
+  if (are_layers_due) result->layers.emplace();
   double loss_sum = 0;
   grad_sync_.ZeroGradients();
   for (size_t micro = 0; micro < batches.size(); ++micro) {
     const Batch& batch = batches[micro];
     const bool is_last = micro + 1 == batches.size();
-    const at::Tensor loss = model_.Loss(batch.inputs, batch.targets, is_last && are_layers_due ? &stats : nullptr);
+    const at::Tensor loss =
+        model_.Loss(batch.inputs, batch.targets, is_last && are_layers_due ? &*result->layers : nullptr);
     result->phases.forward += watch.Lap();
     if (sum) std::exchange(sum, nullptr)->Wait();
     result->tokens = static_cast<int64_t>(num_targets.item<double>());
@@ -177,8 +185,6 @@ void Trainer::ForwardBackward(const std::vector<Batch>& batches, int64_t step, S
   gang_.Sum(shared);
   result->loss = shared[0].item<double>();
   result->is_stop_agreed = shared[1].item<double>() > 0;
-  result->layer_rows = stats.rows;
-  result->dropped_ratios = std::move(stats.dropped_ratios);
   result->phases.communication += watch.Lap();
 }
 
@@ -271,10 +277,17 @@ void Trainer::Evaluate() {
   const IndexRange part = RankPart(count, gang_.rank(), gang_.world_size());
   double loss_sum = 0;
   int64_t tokens = 0, batches = 0;
+  Stopwatch since_word;
   for (int64_t begin = part.begin; begin < part.end; begin += micro_batch_, ++batches) {
     const Batch batch = ValidationBatch(begin, std::min(micro_batch_, part.end - begin));
     loss_sum += model_.Loss(batch.inputs, batch.targets).item<double>() * static_cast<double>(batch.num_targets);
     tokens += batch.num_targets;
+    if (gang_.is_first() && since_word.Seconds() >= kEvaluatingEverySeconds) {
+      events_.Emit(Evaluating{.step = step_,
+                              .sequences_done = std::min(begin + micro_batch_, part.end) - part.begin,
+                              .sequences = part.end - part.begin});
+      since_word.Lap();
+    }
   }
   const at::Tensor sums = at::tensor({loss_sum, static_cast<double>(tokens)}, at::kDouble);
   gang_.Sum(sums);

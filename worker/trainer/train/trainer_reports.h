@@ -34,9 +34,8 @@ struct StepResult {
   double lr = 0;
   std::vector<double> grad_norms;  // One per parameter, before clipping.
   double grad_norm = 0;
-  int64_t tokens = 0;                                 // Targets over all ranks.
-  at::Tensor layer_rows;                              // As LayerForwardStats; undefined unless layers are due.
-  std::vector<std::optional<double>> dropped_ratios;  // Likewise.
+  int64_t tokens = 0;                       // Targets over all ranks.
+  std::optional<LayerForwardStats> layers;  // Where they are due.
   bool is_clipped = false;
   bool is_stop_agreed = false;  // All ranks stop after this update, because at least one was asked to.
   Phases phases;
@@ -52,6 +51,8 @@ class Stopwatch {
     last_ = now;
     return seconds;
   }
+  /// Without starting a lap.
+  double Seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - last_).count(); }
 
  private:
   std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
@@ -63,6 +64,8 @@ double ProcessCpuSeconds();
 /// Makes step and layer reports from updates.
 class Reports {
  public:
+  /// What is reported at the start; the utilization is relative to it.
+  void Start(double flops_per_token, double peak_flops) { tokens_at_peak_ = peak_flops / flops_per_token; }
   /// Call after every update.
   void Add(const StepResult& result);
   /// Time between updates for which training stood still for a checkpoint.
@@ -72,12 +75,13 @@ class Reports {
   StepReport Step(int64_t step, const StepResult& result, const Progress& progress);
 
  private:
+  double tokens_at_peak_ = 0;  // Per second.
   int64_t tokens_ = 0;
   double seconds_ = 0;
   double stall_seconds_ = 0;
 };
 
-/// The statistics of every layer after update `step`; result.layer_rows must be there.
+/// The statistics of every layer after update `step`; result.layers must be there.
 LayerReport MakeLayerReport(int64_t step, const StepResult& result, const std::vector<Parameter>& parameters);
 
 }  // namespace normlab::trainer

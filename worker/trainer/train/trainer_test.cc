@@ -340,16 +340,42 @@ TEST_F(TrainerTest, ReportsWhereTheTimeGoesAndWhatTheWeightsAre) {
                 report.step_seconds, 1e-9);
     EXPECT_GT(report.memory_bytes, 1 << 20);
     EXPECT_EQ(report.clip_fraction, 0);
+    const Started started = run.All<Started>()[0];
+    EXPECT_GT(started.peak_flops, 0);
+    EXPECT_DOUBLE_EQ(report.flops_utilization, report.tokens_per_second * started.flops_per_token / started.peak_flops);
   }
   const LayerStats first = run.All<LayerReport>()[0].layers[0];
   EXPECT_GT(first.weight_norm, 0);
   EXPECT_NEAR(*first.norm_gain_mean, 1, 0.1);
   EXPECT_LE(*first.norm_gain_min, *first.norm_gain_mean);
   EXPECT_GE(*first.norm_gain_max, *first.norm_gain_mean);
+  EXPECT_GT(first.output_max_abs * first.output_max_abs, first.output_mean_square);
+  EXPECT_GT(first.output_variance_median, 0);
+  EXPECT_GT(first.stream_grad_ratio, 0);
+  EXPECT_EQ(first.attention_scale, std::nullopt) << "pre_ln learns none";
   const EvalReport eval = run.All<EvalReport>().back();
   EXPECT_EQ(eval.batches, 3) << "10 sequences in micro batches of 4";
   EXPECT_DOUBLE_EQ(eval.perplexity_official, std::exp(eval.loss * 3 / 4));
   EXPECT_GT(run.All<CheckpointSaved>()[0].stall_seconds, 0);
+}
+
+TEST_F(TrainerTest, ReportsTheScalesThatASchemeLearns) {
+  const auto first_layer = [&](const NormSpec& norm) {
+    TrainerSpec spec = Spec();
+    spec.checkpoint_dir += "-" + norm.scheme;
+    spec.run.norm = norm;
+    return Run(spec).All<LayerReport>()[0].layers[0];
+  };
+  NormSpec norm = Spec().run.norm;
+  norm.scheme = "dyt";
+  EXPECT_NEAR(first_layer(norm).dyt_alpha.value(), 0.6, 0.25) << "0.8 in attention, 0.2 in the FFN";
+  norm.scheme = "ngpt";
+  EXPECT_NEAR(first_layer(norm).attention_scale.value(), 0.05, 0.02);
+  norm.scheme = "layer_scale";
+  EXPECT_TRUE(first_layer(norm).ffn_scale.has_value());
+  norm.scheme = "pre_ln";
+  norm.gpas = true;
+  EXPECT_NEAR(first_layer(norm).gate.value(), 0, 0.05);
 }
 
 TEST_F(TrainerTest, AnotherSpecDoesNotResume) {

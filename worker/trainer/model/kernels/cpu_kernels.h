@@ -6,10 +6,11 @@
 // rows among threads as they like. T is float in training and double in tests.
 namespace normlab::trainer {
 
-/// Sums over rows that NormRows leaves for the layer statistics.
-struct StreamSums {
-  double variance = 0;     // Over each row's columns (population), summed over rows.
-  double mean_square = 0;  // Likewise.
+/// What NormRows leaves of a row for the layer statistics, over its columns.
+struct RowStats {
+  double variance = 0;  // Population.
+  double mean_square = 0;
+  double max_abs = 0;
 };
 
 /// In the order of NormKind (common/norm_scheme.h).
@@ -45,9 +46,9 @@ struct NormRows {
   T* sum;                      // Receives x unless `residual` is null; may be `branch` itself.
   const NormWeights<T>* norm;  // Null: `output` and `inv_rms` are not written.
   T* output;
-  T* inv_rms;                 // [rows]: 1 over the root above. Not written by kDyt.
-  double* branch_square_sum;  // Null, or gets the sum over rows of the mean square of the branch's part of x added.
-  StreamSums* stream_sums;    // Null, or gets those of `output` added (of x where there is no norm).
+  T* inv_rms;              // [rows]: 1 over the root above. Not written by kDyt.
+  RowStats* branch_stats;  // [rows]: of the branch's part of x. Null: not wanted.
+  RowStats* stream_stats;  // [rows]: of `output`, or of x where there is no norm. Null: not wanted.
 };
 
 /// Gradient of NormRows' norm by x, gain, bias and alpha.

@@ -34,18 +34,32 @@ T MeanSquare(const T* x, int64_t dim) {
 }
 
 template <typename T>
-void AddStreamSums(const T* x, int64_t dim, StreamSums* sums) {
+T MaxAbs(const T* x, int64_t dim) {
+  T largest = 0;
+#pragma omp simd reduction(max : largest)
+  for (int64_t i = 0; i < dim; ++i) {
+    const T size = x[i] < 0 ? -x[i] : x[i];
+    largest = size > largest ? size : largest;
+  }
+  return largest;
+}
+
+/// Of scale * x.
+template <typename T>
+RowStats StatsOfRow(const T* x, int64_t dim, T scale) {
   const T mean = Sum<T>(dim, [=](int64_t i) { return x[i]; }) / static_cast<T>(dim);
   // Around the mean: mean(x^2) - mean^2 loses all digits in a stream whose mean dominates.
   const T deviation_sum = Sum<T>(dim, [=](int64_t i) { return (x[i] - mean) * (x[i] - mean); });
+  const double square = static_cast<double>(scale) * static_cast<double>(scale);
   const double variance = static_cast<double>(deviation_sum) / static_cast<double>(dim);
-  sums->variance += variance;
-  sums->mean_square += variance + static_cast<double>(mean) * static_cast<double>(mean);
+  const double mean_square = variance + static_cast<double>(mean) * static_cast<double>(mean);
+  const T size = scale < 0 ? -scale : scale;
+  return {square * variance, square * mean_square, static_cast<double>(size * MaxAbs(x, dim))};
 }
 
-/// The sum of one row; where it is the branch that changes, `branch` may be `sum`.
+/// The sum of one row; where it is the branch that changes, `branch` may be `sum`. `branch_stats` may be null.
 template <typename T>
-void SumRow(const NormRows<T>& a, const T* residual, const T* branch, T* sum) {
+void SumRow(const NormRows<T>& a, const T* residual, const T* branch, T* sum, RowStats* branch_stats) {
   const int64_t dim = a.dim;
   const T* added = branch;
   if (a.branch_gain != nullptr) {
@@ -57,9 +71,7 @@ void SumRow(const NormRows<T>& a, const T* residual, const T* branch, T* sum) {
     for (int64_t i = 0; i < dim; ++i) sum[i] = a.branch_scale * branch[i];
     added = sum;
   }
-  if (a.branch_square_sum != nullptr) {
-    *a.branch_square_sum += static_cast<double>(a.sum_scale * a.sum_scale * MeanSquare(added, dim));
-  }
+  if (branch_stats != nullptr) *branch_stats = StatsOfRow(added, dim, a.sum_scale);
 #pragma omp simd
   for (int64_t i = 0; i < dim; ++i) sum[i] = a.residual_scale * residual[i] + added[i];
   if (a.sum_scale != 1) {
@@ -114,7 +126,8 @@ void Norm(const NormRows<T>& a) {
   for (int64_t row = 0; row < a.rows; ++row) {
     const T* x = a.branch + row * dim;
     if (a.residual != nullptr) {
-      SumRow(a, a.residual + row * dim, x, a.sum + row * dim);
+      SumRow(a, a.residual + row * dim, x, a.sum + row * dim,
+             a.branch_stats != nullptr ? a.branch_stats + row : nullptr);
       x = a.sum + row * dim;
     }
     if (a.norm != nullptr) {
@@ -133,7 +146,7 @@ void Norm(const NormRows<T>& a) {
       AddBias(*a.norm, dim, output);
       x = output;
     }
-    if (a.stream_sums != nullptr) AddStreamSums(x, dim, a.stream_sums);
+    if (a.stream_stats != nullptr) a.stream_stats[row] = StatsOfRow(x, dim, T(1));
   }
 }
 

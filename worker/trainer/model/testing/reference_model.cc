@@ -203,6 +203,7 @@ struct SchemeEquations {
 };
 
 double Variance(const at::Tensor& x) { return x.var(-1, /*unbiased=*/false).mean().item<double>(); }
+double MedianVariance(const at::Tensor& x) { return x.var(-1, /*unbiased=*/false).flatten().median().item<double>(); }
 double MeanSquare(const at::Tensor& x) { return x.pow(2).mean().item<double>(); }
 
 }  // namespace
@@ -210,7 +211,7 @@ double MeanSquare(const at::Tensor& x) { return x.pow(2).mean().item<double>(); 
 ReferenceResult RunReference(const ModelSpec& model, const NormSpec& norm, const Weights& weights,
                              const at::Tensor& inputs, const at::Tensor& targets) {
   const Reference ref = {model, weights};
-  ReferenceResult result = {.layer_stats = at::zeros({model.num_layers, 4}, at::kDouble)};
+  ReferenceResult result = {.layer_stats = at::zeros({model.num_layers, 8}, at::kDouble)};
   at::Tensor x = ref.Get("model.embed_tokens").index({inputs});
   if (norm.scheme == "dyt") x = x * weights.at("model.embed_scale");
   if (norm.embed_norm) x = ref.N(x, "model.embed_norm");
@@ -223,7 +224,9 @@ ReferenceResult RunReference(const ModelSpec& model, const NormSpec& norm, const
                                               .x = x}
                                   .Run();
     result.layer_stats[l - 1].copy_(
-        at::tensor({Variance(block.y), MeanSquare(block.y), MeanSquare(block.a), MeanSquare(block.f)}, at::kDouble));
+        at::tensor({Variance(block.y), MedianVariance(block.y), MeanSquare(block.y), block.y.abs().max().item<double>(),
+                    Variance(block.a), MeanSquare(block.a), Variance(block.f), MeanSquare(block.f)},
+                   at::kDouble));
     x = block.y;
   }
   const bool is_ngpt = norm.scheme == "ngpt";

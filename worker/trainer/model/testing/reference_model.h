@@ -17,8 +17,10 @@ using Weights = std::map<std::string, at::Tensor>;
 
 struct ReferenceResult {
   at::Tensor loss;
-  at::Tensor logits;       // [batch, seq, vocab]
-  at::Tensor layer_stats;  // [layers, 4]: as LayerForwardStats
+  at::Tensor logits;  // [batch, seq, vocab]
+  // [layers, 8]: of the output variance, its median, mean square, largest; then variance and mean square of attention's
+  // and of the FFN's part.
+  at::Tensor layer_stats;
 };
 
 ReferenceResult RunReference(const ModelSpec& model, const NormSpec& norm, const Weights& weights,

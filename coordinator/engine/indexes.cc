@@ -28,6 +28,8 @@ void ExpectBack(State& state, const Run& run, int rank, absl::Time expires_at) {
 
 }  // namespace
 
+int NextAttempt(const State& state, const Run& run) { return std::max(run.attempt + 1, state.attempt_floor); }
+
 QueueKey KeyOf(const Run& run) { return {-run.priority, run.queued_at, run.id}; }
 
 Demand DemandOf(const RunInfo& info) { return {info.worker_labels, info.world_size, info.smaller_worlds}; }

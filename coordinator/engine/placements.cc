@@ -118,7 +118,7 @@ absl::StatusOr<Reply> Handle(Transaction& tx, const PlaceRun& command) {
   NORMLAB_RETURN_IF_ERROR(CheckGang(tx.state, run, command.gang));
   NORMLAB_RETURN_IF_ERROR(CheckQuota(tx, run, command.gang.size()));
 
-  ++run.attempt;
+  run.attempt = NextAttempt(tx.state, run);
   run.gang = command.gang;
   run.ranks.assign(command.gang.size(), RankState::kHeld);
   run.outcome = Outcome::kNone;

@@ -45,12 +45,12 @@ std::string RequeueOne(Transaction& tx, Run& run, const RequeueRuns& command) {
   const std::string actor = UserActor(command.actor);
   if (command.priority) run.priority = *command.priority;
   if (command.from_scratch) {
-    run.resume_from_attempt = run.attempt + 1;
+    run.resume_from_attempt = NextAttempt(tx.state, run);
     run.progress = Progress();
   }
   run.resume_checkpoint = command.checkpoint;
   // What the named checkpoint is made into carries the next attempt's number: newer ones of earlier attempts are void.
-  if (!command.checkpoint.empty()) run.resume_from_attempt = run.attempt + 1;
+  if (!command.checkpoint.empty()) run.resume_from_attempt = NextAttempt(tx.state, run);
   run.failures = 0;
   run.outcome = Outcome::kNone;
   run.outcome_detail.clear();

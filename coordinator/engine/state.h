@@ -230,7 +230,8 @@ struct State {
   std::map<WorkerId, Worker> workers;
   std::map<std::string, Owner> owners;
   int64_t last_experiment_number = 0;
-  int64_t revision = 0;  // Of the last tick that changed something.
+  int64_t revision = 0;   // Of the last tick that changed something.
+  int attempt_floor = 1;  // Least number of a next attempt: see NextAttempt.
 
   // Indexes; rebuilt by BuildIndexes after a load, kept by the engine afterwards.
   std::set<QueueKey> queue;                          // Every QUEUED run, also those held or in backoff.
@@ -242,6 +243,10 @@ struct State {
   std::set<WorkerId> idle_workers;  // Where a rank may be placed now.
   std::set<std::pair<absl::Time, WorkerId>> worker_deadlines;
 };
+
+/// The number of the run's next attempt. In a state that was restored from a backup it is above every number that may
+/// have been given out since the backup: what still carries one of those is fenced.
+int NextAttempt(const State& state, const Run& run);
 
 /// The run's place in the queue.
 QueueKey KeyOf(const Run& run);

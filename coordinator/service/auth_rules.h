@@ -40,6 +40,7 @@ inline constexpr MethodRule kMethodRules[] = {
     {"RunService/ListEvents", Access::kViewer, false},
     {"RunService/StreamLogs", Access::kViewer, false},
     {"RunService/GetMetrics", Access::kViewer, false},
+    {"RunService/GetHistorySummary", Access::kViewer, false},
     {"WorkerService/Session", Access::kWorker, true},
     {"WorkerService/ListWorkers", Access::kViewer, false},
     {"AdminService/GetInfo", Access::kAnyToken, false},

@@ -27,6 +27,7 @@ absl::Status FillPage(const View& view, std::optional<ExperimentId> before, int 
     *added = ToMessage(next->second, view);
     bytes += added->ByteSizeLong();
   }
+  response->set_revision(view.state.revision);
   return absl::OkStatus();
 }
 

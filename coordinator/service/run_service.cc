@@ -48,6 +48,7 @@ absl::Status FillPage(const View& view, const engine::Selector& selector, std::o
     }
     return true;
   });
+  response->set_revision(view.state.revision);
   return absl::OkStatus();
 }
 
@@ -83,6 +84,7 @@ void FillQueue(const View& view, size_t offset, size_t page_size, v1::ListQueueR
     added->set_reason(entry.reason);
   }
   response->set_num_waiting(static_cast<int64_t>(view.state.queue.size()));
+  response->set_revision(view.state.revision);
   if (waiting.size() == page_size && offset + page_size < view.state.queue.size()) {
     response->set_next_page_token(fmt::format("{}", offset + page_size));
   }
@@ -194,6 +196,17 @@ grpc::ServerWriteReactor<v1::LogEntry>* RunService::StreamLogs(grpc::CallbackSer
         absl::InvalidArgumentError(fmt::format("tail: is {}, must be at least 0", request->tail())));
   }
   return logs_.Stream({.run = *id, .follow = request->follow(), .tail = request->tail()});
+}
+
+grpc::ServerUnaryReactor* RunService::GetHistorySummary(grpc::CallbackServerContext* context,
+                                                        const v1::GetHistorySummaryRequest* request,
+                                                        v1::HistorySummary* response) {
+  const auto id = ParseRunId("run_id", request->run_id());
+  if (!id.ok()) return FinishNow(context, id.status());
+  auto summary = store_.Summarize(*id);
+  if (!summary.ok()) return FinishNow(context, summary.status());
+  *response = *std::move(summary);
+  return FinishFromState(context, engine_, [id = *id](const View& view) { return CheckExists(view, id); });
 }
 
 grpc::ServerUnaryReactor* RunService::GetMetrics(grpc::CallbackServerContext* context,

@@ -32,6 +32,9 @@ class RunService final : public v1::RunService::CallbackService {
                                        v1::ListEventsResponse* response) override;
   grpc::ServerWriteReactor<v1::LogEntry>* StreamLogs(grpc::CallbackServerContext* context,
                                                      const v1::StreamLogsRequest* request) override;
+  grpc::ServerUnaryReactor* GetHistorySummary(grpc::CallbackServerContext* context,
+                                              const v1::GetHistorySummaryRequest* request,
+                                              v1::HistorySummary* response) override;
   grpc::ServerUnaryReactor* GetMetrics(grpc::CallbackServerContext* context, const v1::GetMetricsRequest* request,
                                        v1::GetMetricsResponse* response) override;
 

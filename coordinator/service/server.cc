@@ -120,6 +120,7 @@ absl::Status Server::Protect() {
   guard_.Protect(run_service_, "RunService/ListEvents", &RunService::ListEvents);
   guard_.Protect(run_service_, "RunService/StreamLogs", &RunService::StreamLogs);
   guard_.Protect(run_service_, "RunService/GetMetrics", &RunService::GetMetrics);
+  guard_.Protect(run_service_, "RunService/GetHistorySummary", &RunService::GetHistorySummary);
   guard_.Protect(worker_service_, "WorkerService/Session", &WorkerService::Session);
   guard_.Protect(worker_service_, "WorkerService/ListWorkers", &WorkerService::ListWorkers);
   guard_.Protect(admin_service_, "AdminService/GetInfo", &AdminService::GetInfo);

@@ -11,6 +11,7 @@
 //   table        key                              value
 //   meta         "meta"                           StoredMeta
 //   meta         "usage/" user                    StoredUsage
+//   meta         "expired/" run                   StoredExpiry
 //   experiments  experiment:u64                   StoredExperiment
 //   runs         run 0:u8                         StoredRun, the part that never changes
 //   runs         run 1:u8                         StoredRun, the rest; merged into the part before it
@@ -22,8 +23,9 @@
 //   run = experiment:u64 index:u32
 namespace normlab::store {
 
-/// 2: usage beside the meta record, which version 1 would read as another one.
-inline constexpr int kSchemaVersion = 2;
+/// 2: usage beside the meta record, which version 1 would read as another one. 3: the floor of attempts, without which
+/// version 2 would give out numbers again.
+inline constexpr int kSchemaVersion = 3;
 
 enum class Table { kMeta = 0, kExperiments, kRuns, kWorkers, kEvents, kHistory, kLogs };
 inline constexpr const char* kTableNames[] = {"meta", "experiments", "runs", "workers", "events", "history", "logs"};
@@ -32,6 +34,8 @@ inline constexpr int kNumTables = 7;
 inline constexpr char kMetaKey[] = "meta";
 inline const std::string kUsagePrefix = "usage/";
 inline const std::string kUsageEnd = "usage0";  // Behind every key that begins with the prefix.
+
+inline const std::string kExpiryPrefix = "expired/";
 
 /// Appends `value`, big-endian, in `bytes` bytes.
 inline void AppendNumber(std::string& key, uint64_t value, int bytes) {
@@ -67,6 +71,8 @@ inline std::string RunEnd(RunId id) {
 inline std::string FixedRunKey(RunId id) { return RunPrefix(id) + '\0'; }
 inline std::string MovingRunKey(RunId id) { return RunPrefix(id) + '\1'; }
 
+inline std::string ExpiryKey(RunId id) { return kExpiryPrefix + RunPrefix(id); }
+
 inline std::string EventKey(RunId id, int64_t revision, uint32_t place) {
   std::string key = RunPrefix(id);
   AppendNumber(key, static_cast<uint64_t>(revision), 8);
@@ -81,6 +87,13 @@ inline std::string HistoryKey(RunId id, int64_t step, int kind) {
   AppendNumber(key, static_cast<uint64_t>(kind), 1);
   return key;
 }
+
+/// The step in a key made by HistoryKey.
+inline int64_t HistoryStep(std::string_view key) {
+  return static_cast<int64_t>(ReadNumber(key.substr(key.size() - 9, 8)));
+}
+/// The kind in it.
+inline int HistoryKindOf(std::string_view key) { return static_cast<unsigned char>(key.back()); }
 
 inline std::string LogKey(RunId id, uint64_t position) {
   std::string key = RunPrefix(id);

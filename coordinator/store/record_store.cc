@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "common/status.h"
+#include "coordinator/engine/run_state.h"
 #include "coordinator/store/convert.h"
 #include "normlab/v1/storage.pb.h"
 
@@ -35,6 +36,7 @@ class RecordStore final : public Store {
   absl::StatusOr<std::vector<v1::StepHistory>> History(RunId run, int64_t after_step, int limit) override;
   absl::StatusOr<LogPage> Logs(RunId run, uint64_t position, int limit) override;
   absl::StatusOr<uint64_t> LogTailPosition(RunId run, int count) override;
+  absl::StatusOr<v1::HistorySummary> Summarize(RunId run) override;
 
  private:
   // The lines that a run has: [first, next). Only the writer's thread uses it.
@@ -53,9 +55,14 @@ class RecordStore final : public Store {
   void PutHistory(const engine::State& state, const engine::Changes& changes, std::vector<Mutation>& batch) const;
   absl::Status PutLogs(const engine::Changes& changes, std::vector<Mutation>& batch);
   absl::StatusOr<LogSpan> FindLogSpan(RunId run);
+  /// The value under `key`; an empty message if there is none.
+  template <typename Message>
+  absl::StatusOr<Message> Get(Table table, const std::string& key);
+  absl::Status SummarizeSteps(RunId run, v1::HistorySummary& summary);
 
   std::unique_ptr<Backend> backend_;
-  std::map<RunId, LogSpan> log_spans_;  // Of runs that logged since the start.
+  std::map<RunId, LogSpan> log_spans_;  // Of live runs that logged since the start.
+  std::string restored_from_;           // As the meta record says.
 };
 
 absl::Status RecordStore::Unreadable(Table table, std::string_view key, const std::string& why) const {
@@ -119,12 +126,14 @@ absl::Status RecordStore::LoadRuns(engine::State& state) {
 
 absl::StatusOr<engine::State> RecordStore::Load() {
   engine::State state;
-  NORMLAB_RETURN_IF_ERROR(ScanMessages<v1::StoredMeta>(Table::kMeta, kMetaKey, kUsagePrefix,
-                                                       [&](std::string_view, const v1::StoredMeta& meta) {
-                                                         state.last_experiment_number = meta.last_experiment_number();
-                                                         state.revision = meta.revision();
-                                                         return true;
-                                                       }));
+  const auto take_meta = [&](std::string_view, const v1::StoredMeta& meta) {
+    state.last_experiment_number = meta.last_experiment_number();
+    state.revision = meta.revision();
+    state.attempt_floor = std::max(1, meta.attempt_floor());
+    restored_from_ = meta.restored_from();
+    return true;
+  };
+  NORMLAB_RETURN_IF_ERROR(ScanMessages<v1::StoredMeta>(Table::kMeta, kMetaKey, kUsagePrefix, take_meta));
   NORMLAB_RETURN_IF_ERROR(ScanMessages<v1::StoredUsage>(
       Table::kMeta, kUsagePrefix, kUsageEnd, [&](std::string_view key, const v1::StoredUsage& stored) {
         state.owners[std::string(key.substr(kUsagePrefix.size()))] = FromStored(stored);
@@ -158,6 +167,8 @@ void RecordStore::PutStates(const engine::State& state, const engine::Changes& c
   meta.set_schema_version(kSchemaVersion);
   meta.set_last_experiment_number(state.last_experiment_number);
   meta.set_revision(state.revision);
+  meta.set_attempt_floor(state.attempt_floor);
+  meta.set_restored_from(restored_from_);
   batch.push_back(Put(Table::kMeta, kMetaKey, meta));
   for (const ExperimentId id : changes.experiments) {
     batch.push_back(Put(Table::kExperiments, ExperimentKey(id), ToStored(state.experiments.at(id))));
@@ -246,6 +257,9 @@ absl::Status RecordStore::Commit(const engine::State& state, const engine::Chang
   PutStates(state, changes, batch);
   PutHistory(state, changes, batch);
   NORMLAB_RETURN_IF_ERROR(PutLogs(changes, batch));
+  for (const RunId id : changes.runs) {
+    if (engine::IsTerminal(state.runs.at(id).state)) log_spans_.erase(id);
+  }
   return backend_->Write(batch);
 }
 
@@ -292,6 +306,62 @@ absl::StatusOr<uint64_t> RecordStore::LogTailPosition(RunId run, int count) {
   const uint64_t next = LogPosition(*last) + 1;
   const uint64_t wanted = static_cast<uint64_t>(std::max(count, 0));
   return next > wanted ? next - wanted : 0;
+}
+
+template <typename Message>
+absl::StatusOr<Message> RecordStore::Get(Table table, const std::string& key) {
+  Message found;
+  NORMLAB_RETURN_IF_ERROR(ScanMessages<Message>(table, key, key + '\0', [&](std::string_view, const Message& message) {
+    found = message;
+    return false;
+  }));
+  return found;
+}
+
+absl::Status RecordStore::SummarizeSteps(RunId run, v1::HistorySummary& summary) {
+  constexpr int kGapsListed = 100;
+  NORMLAB_ASSIGN_OR_RETURN(const auto fixed, Get<v1::StoredRun>(Table::kRuns, FixedRunKey(run)));
+  const int64_t interval = std::max<int64_t>(1, fixed.run().spec().report().step_every_steps());
+  int64_t before = 0;
+  return backend_->Scan(Table::kHistory, RunPrefix(run), RunEnd(run), [&](std::string_view key, std::string_view) {
+    if (HistoryKindOf(key) != static_cast<int>(engine::HistoryKind::kStep)) return true;
+    const int64_t step = HistoryStep(key);
+    const bool is_after_expiry = before == 0 && summary.has_history_expired_at();
+    const int64_t num_missing = is_after_expiry ? 0 : (step - before - 1) / interval;
+    if (num_missing > 0) {
+      summary.set_num_missing(summary.num_missing() + num_missing);
+      summary.set_num_gaps(summary.num_gaps() + 1);
+    }
+    if (num_missing > 0 && summary.gaps_size() < kGapsListed) {
+      v1::HistorySummary::Gap& gap = *summary.add_gaps();
+      gap.set_after_step(before);
+      gap.set_before_step(step);
+      gap.set_num_missing(num_missing);
+    }
+    if (summary.num_steps() == 0) summary.set_first_step(step);
+    summary.set_num_steps(summary.num_steps() + 1);
+    summary.set_last_step(step);
+    before = step;
+    return true;
+  });
+}
+
+absl::StatusOr<v1::HistorySummary> RecordStore::Summarize(RunId run) {
+  v1::HistorySummary summary;
+  NORMLAB_ASSIGN_OR_RETURN(const auto expiry, Get<v1::StoredExpiry>(Table::kMeta, ExpiryKey(run)));
+  if (expiry.has_logs_at()) *summary.mutable_logs_expired_at() = expiry.logs_at();
+  if (expiry.has_history_at()) *summary.mutable_history_expired_at() = expiry.history_at();
+  if (expiry.has_events_at()) *summary.mutable_events_expired_at() = expiry.events_at();
+  NORMLAB_RETURN_IF_ERROR(SummarizeSteps(run, summary));
+  NORMLAB_ASSIGN_OR_RETURN(const LogSpan lines, FindLogSpan(run));
+  summary.set_num_log_lines(static_cast<int64_t>(lines.next - lines.first));
+  if (!summary.has_logs_expired_at()) summary.set_num_log_lines_dropped(static_cast<int64_t>(lines.first - 1));
+  NORMLAB_RETURN_IF_ERROR(
+      backend_->Scan(Table::kEvents, RunPrefix(run), RunEnd(run), [&](std::string_view, std::string_view) {
+        summary.set_num_events(summary.num_events() + 1);
+        return true;
+      }));
+  return summary;
 }
 
 }  // namespace

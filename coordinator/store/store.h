@@ -40,6 +40,9 @@ class Store {
   /// Log lines from `position` on (0: the oldest kept), at most `limit`.
   virtual absl::StatusOr<LogPage> Logs(RunId run, uint64_t position, int limit) = 0;
 
+  /// What is there of the run's history, and what is missing.
+  virtual absl::StatusOr<v1::HistorySummary> Summarize(RunId run) = 0;
+
   /// The position from which `count` lines are left, or 0 if there are fewer.
   virtual absl::StatusOr<uint64_t> LogTailPosition(RunId run, int count) = 0;
 };

@@ -254,6 +254,34 @@ TEST_P(StoreConformanceTest, DropsTheOldestLogLinesPastTheLimit) {
   EXPECT_EQ(page->entries.back().line().text(), "11999");
 }
 
+TEST_P(StoreConformanceTest, CountsTheStepsThatWereReportedAndThoseThatWereNot) {
+  CommitSample();
+  engine::Changes changes;
+  changes.history = {Step(1, 5, 3), Step(2, 5, 3), Step(5, 5, 3), Step(6, 5, 3), Step(8, 5, 3)};
+  changes.logs = {Line("a"), Line("b")};
+  changes.events = {{.run = kSampleRun, .time = kSampleTime, .actor = "user:ada"}};
+  Commit(changes);
+  const auto summary = store_->Summarize(kSampleRun);
+  ASSERT_TRUE(summary.ok()) << summary.status();
+  EXPECT_EQ(summary->num_steps(), 5);
+  EXPECT_EQ(summary->first_step(), 1);
+  EXPECT_EQ(summary->last_step(), 8);
+  EXPECT_EQ(summary->num_gaps(), 2);
+  EXPECT_EQ(summary->num_missing(), 3);
+  EXPECT_EQ(summary->gaps(0).after_step(), 2);
+  EXPECT_EQ(summary->gaps(0).before_step(), 5);
+  EXPECT_EQ(summary->num_log_lines(), 2);
+  EXPECT_EQ(summary->num_events(), 1);
+  EXPECT_EQ(store_->Summarize(kOtherRun)->num_steps(), 0);
+}
+
+TEST_P(StoreConformanceTest, KeepsTheFloorOfAttempts) {
+  state_.attempt_floor = 1000;
+  CommitSample();
+  Reopen();
+  EXPECT_EQ(store_->Load()->attempt_floor, 1000);
+}
+
 TEST_P(StoreConformanceTest, RefusesANewerSchema) {
   store_.reset();
   v1::StoredMeta meta;
@@ -261,7 +289,7 @@ TEST_P(StoreConformanceTest, RefusesANewerSchema) {
   ASSERT_TRUE((*disk_.open())->Write({{.key = kMetaKey, .value = meta.SerializeAsString()}}).ok());
   const auto store = OpenRecordStore(*disk_.open());
   EXPECT_EQ(store.status().code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(std::string(store.status().message()), HasSubstr("schema version 3, this program reads up to 2"));
+  EXPECT_THAT(std::string(store.status().message()), HasSubstr("schema version 4, this program reads up to 3"));
 }
 
 TEST_P(StoreConformanceTest, NamesARecordThatCannotBeRead) {

@@ -27,6 +27,7 @@ class FaultyStore final : public Store {
   absl::StatusOr<LogPage> Logs(RunId run, uint64_t position, int limit) override {
     return target_.Logs(run, position, limit);
   }
+  absl::StatusOr<v1::HistorySummary> Summarize(RunId run) override { return target_.Summarize(run); }
   absl::StatusOr<uint64_t> LogTailPosition(RunId run, int count) override {
     return target_.LogTailPosition(run, count);
   }

@@ -305,6 +305,30 @@ TEST_F(AuthTest, WhatAnotherProcessWritesIsSeenWithinASecond) {
   EXPECT_FALSE(tokens_->Authenticate(created.token).ok());
 }
 
+TEST_F(AuthTest, ATokenThatWasMadeElsewhereIsImportedOnceAndWithoutItsSecret) {
+  const Token made = NewToken();
+  ASSERT_TRUE(tokens_->Import(made.ToString(), "pool", Role::kViewer, "test").ok());
+  // Again, as at each start, with another role: the same token.
+  ASSERT_TRUE(tokens_->Import(made.ToString(), "pool", Role::kWorker, "test").ok());
+  ASSERT_THAT(tokens_->List(), testing::SizeIs(1));
+  const auto caller = tokens_->Authenticate(made.ToString());
+  ASSERT_TRUE(caller.ok());
+  EXPECT_EQ(caller->name, "pool");
+  EXPECT_EQ(caller->role, Role::kWorker);
+  std::stringstream text;
+  text << std::ifstream(folder_ / "tokens.json").rdbuf();
+  EXPECT_THAT(text.str(), Not(HasSubstr(made.secret)));
+}
+
+TEST_F(AuthTest, ATokenOfAKnownIdWithAnotherSecretIsNotImported) {
+  const Token made = NewToken();
+  ASSERT_TRUE(tokens_->Import(made.ToString(), "pool", Role::kWorker, "test").ok());
+  const Token other{.id = made.id, .secret = NewToken().secret};
+  EXPECT_TRUE(absl::IsAlreadyExists(tokens_->Import(other.ToString(), "eve", Role::kOperator, "test").status()));
+  EXPECT_FALSE(tokens_->Authenticate(other.ToString()).ok());
+  EXPECT_TRUE(absl::IsInvalidArgument(tokens_->Import("hunter2", "eve", Role::kOperator, "test").status()));
+}
+
 TEST_F(AuthTest, ADamagedFileIsRefusedAtStartAndPassedOverLater) {
   const std::string token = Make("ada", Role::kViewer);
   std::ofstream(folder_ / "tokens.json", std::ios::trunc) << "{\"format\": \"normlab-tok";

@@ -19,6 +19,7 @@
 #include "common/status.h"
 #include "common/version.h"
 #include "coordinator/flags.h"
+#include "coordinator/health_command.h"
 #include "coordinator/http_server.h"
 #include "coordinator/loop.h"
 #include "coordinator/metrics/metrics.h"
@@ -238,8 +239,9 @@ int Main(int argc, char** argv) {
       ->group(sharing);
   app.add_option("--log-level", flags.log_level, "trace, debug, info, warning, error or off")->capture_default_str();
   AddSecurityFlags(app, flags.security);
-  std::function<absl::Status()> token_action;
-  AddTokenCommand(app, flags.data, token_action);
+  std::function<absl::Status()> command;
+  AddTokenCommand(app, flags.data, command);
+  AddHealthCommand(app, flags.data, flags.security, command);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -249,8 +251,8 @@ int Main(int argc, char** argv) {
     fmt::print(stderr, "--log-level: {}\n", std::string(status.message()));
     return 2;
   }
-  if (token_action) {
-    const absl::Status done = token_action();
+  if (command) {
+    const absl::Status done = command();
     if (!done.ok()) fmt::print(stderr, "normlab-coordinator: {}\n", std::string(done.message()));
     return done.ok() ? 0 : 1;
   }

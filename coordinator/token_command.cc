@@ -21,6 +21,7 @@ struct TokenFlags {
   std::string role;
   std::optional<double> days;
   std::string out;
+  std::string from;
   std::string id;
 };
 
@@ -50,6 +51,16 @@ absl::Status CreateToken(const std::string& data_folder, const TokenFlags& flags
   return written;
 }
 
+absl::Status ImportToken(const std::string& data_folder, const TokenFlags& flags) {
+  NORMLAB_ASSIGN_OR_RETURN(const std::string token, ReadTokenFile(flags.from));
+  const RealClock clock;
+  NORMLAB_ASSIGN_OR_RETURN(const auto tokens, OpenTokens(data_folder, clock));
+  NORMLAB_ASSIGN_OR_RETURN(const auto record,
+                           tokens->Import(token, flags.name, *service::ParseRole(flags.role), kMadeBy));
+  fmt::print("{} {} {}\n", record.id, service::Name(record.role), record.name);
+  return absl::OkStatus();
+}
+
 absl::Status ListTokens(const std::string& data_folder) {
   const RealClock clock;
   NORMLAB_ASSIGN_OR_RETURN(const auto tokens, OpenTokens(data_folder, clock));
@@ -69,6 +80,17 @@ absl::Status RevokeToken(const std::string& data_folder, const std::string& id) 
   return tokens->Revoke(id);
 }
 
+void AddOwner(CLI::App& command, TokenFlags& flags) {
+  command.add_option("--name", flags.name, "Its owner")->required()->check([](const std::string& name) {
+    const bool is_good = !name.empty() && name.size() <= 128 &&
+                         std::all_of(name.begin(), name.end(), [](char c) { return c > ' ' && c < 127; });
+    return is_good ? "" : "must have 1 to 128 printable ASCII characters without blanks";
+  });
+  command.add_option("--role", flags.role, "viewer, submitter, operator or worker")
+      ->required()
+      ->check(CLI::IsMember({"viewer", "submitter", "operator", "worker"}));
+}
+
 }  // namespace
 
 std::string TokensFile(const std::string& data_folder) {
@@ -77,34 +99,39 @@ std::string TokensFile(const std::string& data_folder) {
 
 void AddTokenCommand(CLI::App& app, const std::string& data_folder, std::function<absl::Status()>& action) {
   auto flags = std::make_shared<TokenFlags>();
-  CLI::App* token = app.add_subcommand("token", "Make, list or revoke tokens in the data folder");
+  CLI::App* token = app.add_subcommand("token", "Make, import, list or revoke tokens in the data folder");
   token->require_subcommand(1);
   token->footer(
       "Example, the first token of a new coordinator:\n"
       "  normlab-coordinator --data DIR token create --name ada --role operator --out ada.token");
 
   CLI::App* create = token->add_subcommand("create", "Make a token; printed once, only its hash is kept");
-  create->add_option("--name", flags->name, "Its owner")->required()->check([](const std::string& name) {
-    const bool is_good = !name.empty() && name.size() <= 128 &&
-                         std::all_of(name.begin(), name.end(), [](char c) { return c > ' ' && c < 127; });
-    return is_good ? "" : "must have 1 to 128 printable ASCII characters without blanks";
-  });
-  create->add_option("--role", flags->role, "viewer, submitter, operator or worker")
-      ->required()
-      ->check(CLI::IsMember({"viewer", "submitter", "operator", "worker"}));
+  AddOwner(*create, *flags);
   create->add_option("--days", flags->days, "Days until it is refused; without it: never");
   create->add_option("--out", flags->out, "New file for the token, instead of stdout")->type_name("FILE");
   create->callback(
       [&action, &data_folder, flags] { action = [&data_folder, flags] { return CreateToken(data_folder, *flags); }; });
 
-  CLI::App* list = token->add_subcommand("list", "List tokens: id, role, owner");
-  list->callback([&action, &data_folder] { action = [&data_folder] { return ListTokens(data_folder); }; });
+  CLI::App* import = token->add_subcommand(
+      "import", "Let in a token that was made elsewhere, such as one in a secret store; may be repeated");
+  AddOwner(*import, *flags);
+  import->add_option("--from", flags->from, "File that holds the token; only its hash is kept")
+      ->required()
+      ->type_name("FILE");
+  import->callback(
+      [&action, &data_folder, flags] { action = [&data_folder, flags] { return ImportToken(data_folder, *flags);
+};
+}  // namespace normlab
+);
 
-  CLI::App* revoke = token->add_subcommand("revoke", "Refuse a token from now on");
-  revoke->add_option("id", flags->id, "The token's id, as list shows it")->required();
-  revoke->callback([&action, &data_folder, flags] {
-    action = [&data_folder, flags] { return RevokeToken(data_folder, flags->id); };
-  });
+CLI::App* list = token->add_subcommand("list", "List tokens: id, role, owner");
+list->callback([&action, &data_folder] { action = [&data_folder] { return ListTokens(data_folder); }; });
+
+CLI::App* revoke = token->add_subcommand("revoke", "Refuse a token from now on");
+revoke->add_option("id", flags->id, "The token's id, as list shows it")->required();
+revoke->callback([&action, &data_folder, flags] {
+  action = [&data_folder, flags] { return RevokeToken(data_folder, flags->id); };
+});
 }
 
 }  // namespace normlab

@@ -80,6 +80,12 @@ class FileLock {
   const int fd_;
 };
 
+absl::Status CheckRoom(const std::map<std::string, TokenRecord>& records) {
+  if (records.size() < kTokensMax) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      fmt::format("there are {} tokens, at most {} are allowed: revoke some", records.size(), kTokensMax));
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<TokenStore>> TokenStore::Open(std::filesystem::path file, const Clock& clock) {
@@ -152,15 +158,40 @@ absl::StatusOr<TokenStore::Created> TokenStore::Create(const std::string& name, 
                      .created_at = now};
   if (lifetime) record.expires_at = now + *lifetime;
   const std::scoped_lock lock(mutex_);
-  NORMLAB_RETURN_IF_ERROR(Update([&record](Records& records) {
-    if (records.size() >= kTokensMax) {
-      return absl::ResourceExhaustedError(
-          fmt::format("there are {} tokens, at most {} are allowed: revoke some", records.size(), kTokensMax));
-    }
+  NORMLAB_RETURN_IF_ERROR(Update([&record](Records& records) -> absl::Status {
+    NORMLAB_RETURN_IF_ERROR(CheckRoom(records));
     records.emplace(record.id, record);
     return absl::OkStatus();
   }));
   return Created{.token = token.ToString(), .record = std::move(record)};
+}
+
+absl::StatusOr<TokenRecord> TokenStore::Import(const std::string& text, const std::string& name, Role role,
+                                               const std::string& created_by) {
+  const auto token = ParseToken(text);
+  if (!token) {
+    return absl::InvalidArgumentError(
+        "not a token: it must be nlt_ID_SECRET, with 12 hex digits as ID and 64 as SECRET, as `token create` makes it");
+  }
+  TokenRecord record{.id = token->id,
+                     .name = name,
+                     .role = role,
+                     .sha256 = HashTokenSecret(token->secret),
+                     .created_by = created_by,
+                     .created_at = clock_.Now()};
+  const std::scoped_lock lock(mutex_);
+  NORMLAB_RETURN_IF_ERROR(Update([&record](Records& records) -> absl::Status {
+    const auto known = records.find(record.id);
+    if (known != records.end() && known->second.sha256 != record.sha256) {
+      return absl::AlreadyExistsError(
+          fmt::format("another token has the id {}: revoke it first, or make a new token", record.id));
+    }
+    if (known != records.end()) record.created_at = known->second.created_at;
+    if (known == records.end()) NORMLAB_RETURN_IF_ERROR(CheckRoom(records));
+    records[record.id] = record;
+    return absl::OkStatus();
+  }));
+  return record;
 }
 
 absl::Status TokenStore::Revoke(const std::string& id) {

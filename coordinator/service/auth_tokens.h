@@ -59,6 +59,11 @@ class TokenStore {
   /// kTokensMax; UNAVAILABLE if the file cannot be written.
   absl::StatusOr<Created> Create(const std::string& name, Role role, std::optional<absl::Duration> lifetime,
                                  const std::string& created_by);
+  /// Lets in who holds `token`, which was made elsewhere; its hash alone is kept. A token that is known already gets
+  /// the name and the role. Durable when it returns. INVALID_ARGUMENT if it has not the form of a token; ALREADY_EXISTS
+  /// if another one has its id; RESOURCE_EXHAUSTED and UNAVAILABLE as Create.
+  absl::StatusOr<TokenRecord> Import(const std::string& token, const std::string& name, Role role,
+                                     const std::string& created_by);
   /// Durable when it returns. NOT_FOUND if there is none.
   absl::Status Revoke(const std::string& id);
   /// In order of creation.

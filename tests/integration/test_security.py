@@ -180,6 +180,31 @@ class SecurityTest(unittest.TestCase):
         self.cluster.as_user("ada", "cancel", run_id)
         self.wait_state(run_id, "CANCELLED")
 
+    def health(self, *flags):
+        return subprocess.run([BIN / "normlab-coordinator", "--data", self.cluster.coordinator_folder, "health", *flags],
+                              capture_output=True, text=True, timeout=30)
+
+    def test_a_probe_asks_for_health_through_tls_and_without_a_token(self):
+        ca = ("--tls-ca", self.cluster.authority.file("ca.crt"))
+        healthy = self.health(*ca)
+        self.assertEqual(healthy.returncode, 0, healthy.stderr)
+        for flags, why in ((("--timeout", "1"), "does not answer within 1 s"),
+                           ((*ca, "--tls-name", "elsewhere.example", "--timeout", "1"), "does not answer within 1 s")):
+            with self.subTest(flags):
+                done = self.health(*flags)
+                self.assertEqual(done.returncode, 1, done.stdout)
+                self.assertIn(why, done.stderr)
+
+    def test_a_token_from_a_secret_store_is_let_in(self):
+        path = self.cluster.root / "imported.token"
+        path.write_text("nlt_0123456789ab_" + "5" * 64 + "\n")
+        self.cluster.tokens["imported"] = path
+        for _ in range(2):
+            subprocess.run([BIN / "normlab-coordinator", "token", "import", "--data", self.cluster.coordinator_folder,
+                            "--name", "fay", "--role", "viewer", "--from", path], check=True, capture_output=True)
+        wait_for(lambda: self.cluster.as_user("imported", "list", check=False).returncode == 0, "it is known")
+        self.assertIn("fay (viewer", self.cluster.as_user("imported", "admin", "whoami").stdout)
+
     def test_a_revoked_token_is_refused(self):
         path = self.cluster.root / "carl.token"
         self.cluster.as_user("root", "admin", "token", "create", "--name", "carl", "--role", "viewer", "--out", path)

@@ -8,7 +8,7 @@ import json
 import pathlib
 import sys
 
-from panels import by_layer, dashboard, layer_heatmap, lines, number, table, target, variable
+from panels import by_layer, counts, dashboard, layer_heatmap, lines, number, table, target, variable
 
 HERE = pathlib.Path(__file__).parent
 
@@ -23,69 +23,117 @@ def layer_variance():
     return dashboard(
         "normlab-layers", "normlab: Layer variance", "What happens inside the layers of an experiment, by norm scheme.",
         [EXPERIMENT, NORM], [
-            [layer_heatmap("Output variance, $norm", "Variance of the residual stream behind each layer, mean over seeds.",
+            [layer_heatmap("Output variance of $norm: layer by time, log10",
+                           "Variance of the residual stream behind each layer, mean over seeds. 0 is a variance of 1, and "
+                           "one more is ten times as much. Each scheme has a color scale of its own.",
                            'norm_layer:normlab_layer_output_variance:mean{experiment="$experiment",norm=~"$norm"}',
                            repeat="norm")],
-            [by_layer("Output variance against depth", "Now, mean over seeds; logarithmic.",
-                      f"avg by (norm, layer) (normlab_layer_output_variance{OF_EXPERIMENT})"),
-             by_layer("Gradient norm against depth", "Of all parameters of a layer, before clipping.",
-                      f"avg by (norm, layer) (normlab_layer_grad_norm{OF_EXPERIMENT})")],
-            [lines("Growth exponent of the variance", "p of the fit variance = c * layer^p; flat depth profiles have 0.",
-                   target(f"norm:normlab_variance_growth_exponent:mean{OF_EXPERIMENT}", "{{norm}}")),
-             by_layer("What a block adds, relative to the stream",
-                      "Root of the mean square of attention and feed-forward over that of the stream: near 0 a block does "
-                      "nothing.",
-                      'avg by (norm, layer) (norm_layer:normlab_branch_to_stream:ratio{experiment="$experiment",'
-                      'norm=~"$norm"})')],
-            [lines("LNS minus Pre-LN", "Growth exponent and validation loss; negative is what LNS is made for.",
+            [by_layer("Output variance against depth", "Of the residual stream, now, mean over seeds.",
+                      f"norm_layer:normlab_layer_output_variance:mean{OF_EXPERIMENT}", axis="variance"),
+             by_layer("Gradient norm against depth",
+                      "Of all parameters of a layer, before clipping, now, mean over seeds.",
+                      f"norm_layer:normlab_layer_grad_norm:mean{OF_EXPERIMENT}", axis="gradient norm")],
+            [lines("Growth exponent of the variance",
+                   "p of the fit variance = c * layer^p, mean over seeds: 0 is a flat profile, 1 grows like the layer.",
+                   target(f"norm:normlab_variance_growth_exponent:mean{OF_EXPERIMENT}", "{{norm}}"), axis="p", height=9),
+             by_layer("What a layer adds, relative to the stream",
+                      "Root of the mean square of attention and feed-forward over that of the stream, now, mean over seeds. "
+                      "Near 0 a layer does nothing.",
+                      f"norm_layer:normlab_branch_to_stream:ratio{OF_EXPERIMENT}", axis="ratio")],
+            [lines("LNS minus Pre-LN: growth exponent", "Mean over the seeds that both have. LNS is made to be below 0.",
                    target('experiment:normlab_variance_growth_exponent:lns_minus_pre_ln{experiment="$experiment"}',
-                          "growth exponent"),
-                   target('experiment:normlab_eval_loss_nats:lns_minus_pre_ln{experiment="$experiment"}',
-                          "validation loss"), width=24)],
+                          "difference"), axis="difference of p"),
+             lines("LNS minus Pre-LN: validation loss", "Mean over the seeds that both have. Below 0, LNS is better.",
+                   target('experiment:normlab_eval_loss_nats:lns_minus_pre_ln{experiment="$experiment"}', "difference"),
+                   axis="nats per token")],
+            [lines("Gradient norm of the first layer over that of the last",
+                   "Mean over seeds. Far from 1, the two ends of the network learn at different speeds.",
+                   target(f"avg by (norm) (normlab_gradient_boundary_ratio{OF_EXPERIMENT})", "{{norm}}"), axis="ratio",
+                   log=True),
+             by_layer("Weight norm against depth", "Of all matrices of a layer, now, mean over seeds.",
+                      f"avg by (norm, layer) (normlab_layer_weight_norm{OF_EXPERIMENT})", axis="weight norm", log=False,
+                      height=8)],
         ])
 
 
 def experiment():
+    # Of the labels only these: the address of a worker would come before the norm in the order of lines, and the name of the
+    # metric would keep Grafana from joining the rows of a table.
+    def by_run(metric):
+        return target(f"max by (norm, run, seed) ({metric}{OF_EXPERIMENT})", "{{norm}}, seed {{seed}}")
+
     return dashboard(
         "normlab-experiment", "normlab: Experiment", "All runs of an experiment, schemes side by side.",
         [EXPERIMENT, NORM], [
-            [lines("Training loss by run", "Nats per token.",
-                   target(f"normlab_train_loss_nats{OF_EXPERIMENT}", "{{norm}} seed {{seed}} ({{run}})")),
-             lines("Validation loss by scheme", "Nats per token on held-out text, mean over seeds.",
-                   target(f"avg by (norm) (normlab_eval_loss_nats{OF_EXPERIMENT})", "{{norm}}"))],
+            [lines("Training loss by run", "Of the last update.",
+                   by_run("normlab_train_loss_nats"), axis="nats per token"),
+             lines("Validation loss by scheme", "On held-out text, mean over the runs of a scheme.",
+                   target(f"avg by (norm) (normlab_eval_loss_nats{OF_EXPERIMENT})", "{{norm}}"), axis="nats per token")],
             [lines("Gradient norm by run", "Of all parameters, before clipping.",
-                   target(f"normlab_train_grad_norm{OF_EXPERIMENT}", "{{norm}} seed {{seed}}"), log=True),
-             lines("Tokens per second by scheme", "Mean over runs.",
-                   target(f"avg by (norm) (normlab_train_tokens_per_second{OF_EXPERIMENT})", "{{norm}}"))],
-            [table("Runs", "Where each run is.",
-                   target(f"normlab_train_step{OF_EXPERIMENT}"), target(f"normlab_train_loss_nats{OF_EXPERIMENT}"),
-                   target(f"normlab_eval_perplexity{OF_EXPERIMENT}"),
+                   by_run("normlab_train_grad_norm"), axis="gradient norm", log=True),
+             lines("Tokens per second by scheme", "Mean over the runs of a scheme.",
+                   target(f"avg by (norm) (normlab_train_tokens_per_second{OF_EXPERIMENT})", "{{norm}}"),
+                   axis="tokens per second")],
+            [table("Runs", "Where each run is. Runs that ended are no longer here: normlab compare has them.",
+                   by_run("normlab_train_step"), by_run("normlab_train_loss_nats"), by_run("normlab_eval_loss_nats"),
+                   by_run("normlab_eval_perplexity"), by_run("normlab_variance_growth_exponent"),
+                   by_run("normlab_train_clip_ratio"), by_run("normlab_train_tokens_per_second"),
                    columns={"run": "Run", "norm": "Norm", "seed": "Seed", "Value #A": "Update", "Value #B": "Training loss",
-                            "Value #C": "Perplexity"})],
+                            "Value #C": "Validation loss", "Value #D": "Perplexity", "Value #E": "Growth exponent",
+                            "Value #F": "Clipped updates", "Value #G": "Tokens per s"},
+                   units={"Update": ("none", 0), "Training loss": ("none", 4), "Validation loss": ("none", 4),
+                          "Perplexity": ("none", 2), "Growth exponent": ("none", 3), "Clipped updates": ("percentunit", 1),
+                          "Tokens per s": ("short", 1)})],
         ])
 
 
 def run():
+    def named(part, metric):
+        return f'label_replace(avg by (layer) ({metric}{OF_RUN}), "part", "{part}", "", "")'
+
     return dashboard(
         "normlab-run", "normlab: Run", "One run.", [EXPERIMENT, NORM, RUN], [
-            [number("Update", "Last update.", f"normlab_train_step{OF_RUN}"),
-             number("Training loss", "Nats per token.", f"normlab_train_loss_nats{OF_RUN}"),
-             number("Validation loss", "Nats per token on held-out text.", f"normlab_eval_loss_nats{OF_RUN}"),
-             number("Tokens per second", "All ranks.", f"normlab_train_tokens_per_second{OF_RUN}"),
+            [number("Update", "Last update.", f"normlab_train_step{OF_RUN}", unit="none", decimals=0),
+             number("Training loss", "Nats per token.", f"normlab_train_loss_nats{OF_RUN}", decimals=4),
+             number("Validation loss", "Nats per token on held-out text.", f"normlab_eval_loss_nats{OF_RUN}", decimals=4),
+             number("Growth exponent", "p of the fit variance = c * layer^p.",
+                    f"normlab_variance_growth_exponent{OF_RUN}", decimals=3),
              number("Updates since checkpoint", "What a failure now would cost.",
-                    f"normlab_train_step{OF_RUN} - ignoring(__name__) normlab_checkpoint_step{OF_RUN}"),
-             number("Seconds per update", "The last one.", f"normlab_train_step_seconds{OF_RUN}", unit="s")],
-            [lines("Loss", "Nats per token.", target(f"normlab_train_loss_nats{OF_RUN}", "training"),
-                   target(f"normlab_eval_loss_nats{OF_RUN}", "validation")),
-             lines("Learning rate", "Of the last update.", target(f"normlab_train_learning_rate{OF_RUN}", "rate"))],
+                    f"normlab_train_step{OF_RUN} - ignoring(__name__) normlab_checkpoint_step{OF_RUN}", unit="none",
+                    decimals=0),
+             number("Time per update", "The last one.", f"normlab_train_step_seconds{OF_RUN}", unit="s")],
+            [lines("Loss", "Training: of the last update. Validation: on held-out text.",
+                   target(f"normlab_train_loss_nats{OF_RUN}", "training"),
+                   target(f"normlab_eval_loss_nats{OF_RUN}", "validation"), axis="nats per token"),
+             lines("Learning rate", "Of the last update.", target(f"normlab_train_learning_rate{OF_RUN}", "rate"), unit="sci")],
             [lines("Gradient norm", "Of all parameters, before clipping.",
-                   target(f"normlab_train_grad_norm{OF_RUN}", "norm"), log=True),
-             lines("Output variance by layer", "Of the residual stream.",
-                   target(f"normlab_layer_output_variance{OF_RUN}", "layer {{layer}}"), log=True)],
-            [lines("Attention's contribution by layer", "Mean square of what attention adds to the stream.",
-                   target(f"normlab_layer_attention_mean_square{OF_RUN}", "layer {{layer}}"), log=True),
-             lines("Feed-forward's contribution by layer", "Mean square of what the feed-forward network adds.",
-                   target(f"normlab_layer_ffn_mean_square{OF_RUN}", "layer {{layer}}"), log=True)],
+                   target(f"normlab_train_grad_norm{OF_RUN}", "norm"), axis="gradient norm", log=True),
+             lines("Clipped updates", "Part of all updates since the first.",
+                   target(f"normlab_train_clip_ratio{OF_RUN}", "clipped"), unit="percentunit", least=0, most=1)],
+            "Layers",
+            [layer_heatmap("Output variance: layer by time, log10",
+                           "Of the residual stream. 0 is a variance of 1, and one more is ten times as much.",
+                           f"normlab_layer_output_variance{OF_RUN}", width=12),
+             layer_heatmap("Gradient norm: layer by time, log10", "Of all parameters of a layer, before clipping.",
+                           f"normlab_layer_grad_norm{OF_RUN}", width=12)],
+            [by_layer("What attention and feed-forward add, against depth",
+                      "Mean squares of what they add to the residual stream, and of the stream itself, now.",
+                      f"{named('attention', 'normlab_layer_attention_mean_square')} or "
+                      f"{named('feed-forward', 'normlab_layer_ffn_mean_square')} or "
+                      f"{named('stream', 'normlab_layer_output_mean_square')}", column="part", axis="mean square"),
+             by_layer("Gains of the norms against depth", "Of all channels of a layer's norms, now. They begin at 1.",
+                      f"{named('largest', 'normlab_layer_norm_gain_max')} or "
+                      f"{named('mean', 'normlab_layer_norm_gain_mean')} or "
+                      f"{named('smallest', 'normlab_layer_norm_gain_min')}", column="part", axis="gain", log=False)],
+            "Cost",
+            [lines("Time of an update by phase", "Of the last update; checkpoint: since the last report.",
+                   target(f"normlab_train_phase_seconds{OF_RUN}", "{{phase}}"), unit="s", stacked=True),
+             lines("Tokens per second", "Of all ranks.", target(f"normlab_train_tokens_per_second{OF_RUN}", "tokens"),
+                   axis="tokens per second")],
+            [lines("Memory", "Resident memory of rank 0's trainer.",
+                   target(f"normlab_train_memory_bytes{OF_RUN}", "resident"), unit="bytes"),
+             lines("Checkpoint stall", "Time for which training stood still for the last checkpoint.",
+                   target(f"normlab_checkpoint_stall_seconds{OF_RUN}", "stall"), unit="s")],
         ])
 
 
@@ -93,35 +141,46 @@ def fleet():
     return dashboard(
         "normlab-fleet", "normlab: Fleet", "Workers, queue and coordinator.", [], [
             "Queue and workers",
-            [number("Running", "Runs that train.", 'sum(normlab_runs{state="RUNNING"})'),
-             number("Queued", "Runs that wait.", 'sum(normlab_runs{state="QUEUED"})'),
+            [number("Running", "Runs that train.", 'sum(normlab_runs{state="RUNNING"})', unit="none"),
+             number("Queued", "Runs that wait.", 'sum(normlab_runs{state="QUEUED"})', unit="none"),
              number("Oldest wait", "Of the run that waits longest.", "max(normlab_queue_age_seconds)", unit="s",
                     red_above=6 * 3600),
-             number("Workers", "Sessions that are open.", "sum(normlab_worker_sessions)"),
+             number("Utilization", "Part of the workers that are there and train.",
+                    'sum(normlab_workers{state="busy"}) / sum(normlab_workers{state=~"idle|busy"})', unit="percentunit",
+                    decimals=0),
              number("Leases lost in a day", "Workers that fell silent.", "sum(increase(normlab_leases_lost_total[1d]))",
-                    red_above=1),
+                    unit="none", decimals=0, red_above=1),
              number("Targets down", "Daemons that cannot be scraped.", 'count(up{job=~"normlab-.*"} == 0) or vector(0)',
-                    red_above=1)],
-            [lines("Runs by state", "", target("sum by (state) (normlab_runs)", "{{state}}")),
-             lines("Workers by state", "", target("sum by (state) (normlab_workers)", "{{state}}"))],
-            [lines("Attempts that ended, per minute", "By outcome.",
-                   target("sum by (outcome) (rate(normlab_attempts_total[5m])) * 60", "{{outcome}}")),
-             lines("Free disk", "Of the coordinator's and the workers' folders.",
-                   target("normlab_disk_free_bytes", "{{folder}} of {{instance}}"), unit="bytes")],
+                    unit="none", red_above=1)],
+            [counts("Runs by state", "Of all experiments.", target("sum by (state) (normlab_runs)", "{{state}}"),
+                    axis="runs"),
+             counts("Workers by state", "All that the coordinator knows.",
+                    target("sum by (state) (normlab_workers)", "{{state}}"), axis="workers")],
+            [counts("Attempts that ended", "By outcome, since the coordinator's start.",
+                    target("sum by (outcome) (normlab_attempts_total)", "{{outcome}}"), axis="attempts"),
+             lines("Free disk", "Under the coordinator's folder (data) and those of the workers.",
+                   target("max by (folder, worker) (normlab_disk_free_bytes / normlab_disk_size_bytes)",
+                          "{{folder}} {{worker}}"), unit="percentunit", least=0, most=1)],
             "Coordinator",
-            [lines("Calls, 99th percentile", "By method.", target("method:normlab_rpc_seconds:p99", "{{method}}"),
-                   unit="s", log=True),
-             lines("Commits and scheduling, 99th percentile", "Time of a synced batch and of a scheduling pass.",
-                   target("normlab_commit_seconds:p99", "commit"),
-                   target("normlab_scheduling_pass_seconds:p99", "scheduling"), unit="s", log=True)],
-            [lines("Commits per second", "", target("sum(rate(normlab_commit_seconds_count[5m]))", "commits")),
-             lines("Open streams", "", target("sum(normlab_worker_sessions)", "workers"),
-                   target("sum(normlab_watchers)", "watchers"))],
+            [lines("Calls, 99th percentile", "Of the last five minutes, by method; methods that were not called are left out.",
+                   target("method:normlab_rpc_seconds:p99 >= 0", "{{method}}"), unit="s", log=True, width=24)],
+            [lines("Commits and scheduling, 99th percentile", "Time of a synced batch and of a scheduling pass.",
+                   target("normlab_commit_seconds:p99 >= 0", "commit"),
+                   target("normlab_scheduling_pass_seconds:p99 >= 0", "scheduling"), unit="s", log=True),
+             lines("Commits per second", "Synced batches, and the records in them.",
+                   target("sum(rate(normlab_commit_seconds_count[5m]))", "commits"),
+                   target("sum(rate(normlab_commit_records_sum[5m]))", "records"), axis="per second", log=True)],
+            [counts("Open streams", "Sessions of workers, and watches of runs.",
+                    target("sum(normlab_worker_sessions)", "workers"), target("sum(normlab_watchers)", "watchers"),
+                    axis="streams"),
+             lines("Commands in a tick", "What one tick of the engine serves, mean of the last five minutes.",
+                   target("sum(rate(normlab_tick_commands_sum[5m])) / sum(rate(normlab_tick_commands_count[5m]))", "commands"),
+                   axis="commands")],
             "Workers",
-            [lines("Reports that wait for the coordinator", "Grows while it is away.",
-                   target("normlab_worker_reports_pending", "{{instance}}")),
+            [counts("Reports that wait for the coordinator", "Grows while it is away.",
+                    target("max by (worker) (normlab_worker_reports_pending)", "{{worker}}"), axis="reports"),
              lines("Lease left", "Time for which a worker may train without hearing from the coordinator.",
-                   target("normlab_worker_lease_remaining_seconds", "{{instance}}"), unit="s")],
+                   target("max by (worker) (normlab_worker_lease_remaining_seconds)", "{{worker}}"), unit="s", least=0)],
         ])
 
 

@@ -13,6 +13,7 @@
 #include <string>
 #include <thread>
 
+#include "common/build_id.h"
 #include "common/clock.h"
 #include "common/durable_file.h"
 #include "common/log.h"
@@ -135,7 +136,8 @@ engine::Options ToEngineOptions(const Flags& flags) {
                      .aging = absl::Hours(flags.aging_hours),
                      .run_time_min = absl::Seconds(flags.run_time_min_seconds),
                      .workers_per_user_max = flags.workers_per_user,
-                     .queued_per_user_max = flags.queued_per_user}};
+                     .queued_per_user_max = flags.queued_per_user},
+          .build = std::string(BuildId())};
 }
 
 absl::Status Serve(const Flags& flags) {

@@ -76,6 +76,15 @@ struct UpdateRuns {
   std::string reason;
 };
 
+/// What was measured of one checkpoint of a run.
+struct RecordAnalysis {
+  Selector selector;  // One run.
+  int64_t step = 0;
+  int attempt = 0;  // That wrote the checkpoint.
+  std::string actor;
+  std::string payload;  // Serialized Analysis.
+};
+
 struct CordonWorker {
   WorkerId worker;
   bool cordoned = false;
@@ -114,6 +123,7 @@ struct RendezvousOpen {
 struct RankStarted {
   int64_t first_step = 1;
   std::string resumed_from;
+  std::string payload;
 };
 struct StepReported {
   int64_t step = 0;
@@ -184,7 +194,7 @@ struct PreemptRun {
 struct Tick {};
 
 using Command =
-    std::variant<CreateExperiment, CancelRuns, RequeueRuns, UpdateRuns, CordonWorker, WorkerHello, WorkerHeartbeat,
-                 WorkerDraining, WorkerDisconnected, WorkerReport, PlaceRun, PreemptRun, Tick>;
+    std::variant<CreateExperiment, CancelRuns, RequeueRuns, UpdateRuns, RecordAnalysis, CordonWorker, WorkerHello,
+                 WorkerHeartbeat, WorkerDraining, WorkerDisconnected, WorkerReport, PlaceRun, PreemptRun, Tick>;
 
 }  // namespace normlab::engine

@@ -30,13 +30,17 @@ struct RunsChanged {
   std::vector<RunChange> changes;  // In order of run id.
 };
 
+struct AnalysisRecorded {
+  bool replaced = false;
+};
+
 struct WorkerCordoned {
   bool changed = false;
 };
 
 struct Done {};  // Commands of sessions and time have nothing to say to their caller.
 
-using Reply = std::variant<Done, ExperimentCreated, RunsChanged, WorkerCordoned>;
+using Reply = std::variant<Done, ExperimentCreated, RunsChanged, AnalysisRecorded, WorkerCordoned>;
 
 // --- Messages to workers. ---
 
@@ -81,9 +85,10 @@ struct EventRecord {
   int attempt = 0;
   std::string reason;
   Cause cause = Cause::kNone;
+  std::optional<AttemptEnvironment> environment = std::nullopt;  // Of an attempt that has started.
 };
 
-enum class HistoryKind { kStep = 1, kLayers = 2, kEval = 3 };
+enum class HistoryKind { kStep = 1, kLayers = 2, kEval = 3, kAnalysis = 4 };
 
 /// One report of one step. A step that is done again by a later attempt replaces what stood there.
 struct HistoryRecord {
@@ -93,6 +98,7 @@ struct HistoryRecord {
   int attempt = 0;
   absl::Time time;
   std::string payload;
+  std::string actor = "";  // kAnalysis: who recorded it.
 };
 
 struct LogRecord {

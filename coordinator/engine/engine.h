@@ -18,6 +18,7 @@ struct Options {
   absl::Duration backoff_first = absl::Seconds(1);  // Doubles with each failure.
   absl::Duration backoff_max = absl::Minutes(5);
   Policy policy;
+  std::string build;  // Of the coordinator, for the environment of attempts.
 };
 
 /// Applies one command: changes `state`, adds what follows to `changes`, returns the caller's reply or why it is

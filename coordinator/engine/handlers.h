@@ -13,6 +13,7 @@ absl::StatusOr<Reply> Handle(Transaction& tx, const CreateExperiment& command);
 absl::StatusOr<Reply> Handle(Transaction& tx, const CancelRuns& command);
 absl::StatusOr<Reply> Handle(Transaction& tx, const RequeueRuns& command);
 absl::StatusOr<Reply> Handle(Transaction& tx, const UpdateRuns& command);
+absl::StatusOr<Reply> Handle(Transaction& tx, const RecordAnalysis& command);
 absl::StatusOr<Reply> Handle(Transaction& tx, const CordonWorker& command);
 absl::StatusOr<Reply> Handle(Transaction& tx, const WorkerHello& command);
 absl::StatusOr<Reply> Handle(Transaction& tx, const WorkerHeartbeat& command);

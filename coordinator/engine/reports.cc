@@ -32,7 +32,18 @@ void RollBack(Progress& progress, int64_t last_step) {
   }
   if (progress.eval && progress.eval->step > last_step) progress.eval.reset();
   if (progress.checkpoint && progress.checkpoint->step > last_step) progress.checkpoint.reset();
+  progress.analysis_steps.erase(progress.analysis_steps.upper_bound(last_step), progress.analysis_steps.end());
   progress.diverged = false;
+}
+
+/// With what the attempt is made, from the words of its rank 0.
+AttemptEnvironment EnvironmentOf(const Said& said, const RankStarted& report) {
+  const WorkerInfo& info = said.tx.state.workers.at(said.command.worker).info;
+  return {.started = report.payload,
+          .worker_build = info.build,
+          .worker_host = info.host,
+          .coordinator_build = said.tx.options.build,
+          .world_size = static_cast<int>(said.run.gang.size())};
 }
 
 void Take(const Said& said, const RendezvousOpen& report) {
@@ -58,6 +69,7 @@ void Take(const Said& said, const RankStarted& report) {
   if (said.rank() == 0) {
     RollBack(run.progress, report.first_step - 1);
     said.tx.changes.truncations.push_back({run.id, report.first_step - 1});
+    run.environment = EnvironmentOf(said, report);
     // Read and taken: later attempts go on from what this one makes of it.
     run.resume_checkpoint.clear();
   }
@@ -68,6 +80,7 @@ void Take(const Said& said, const RankStarted& report) {
     said.tx.Move(run, RunEvent::kAllRanksStarted, said.actor(),
                  fmt::format("attempt {} started from step {} on {} of {} ranks", run.attempt, run.progress.step + 1,
                              run.gang.size(), run.gang.size()));
+    said.tx.changes.events.back().environment = run.environment;
   }
 }
 

@@ -14,6 +14,9 @@
 namespace normlab::engine {
 namespace {
 
+/// Analyses of one run, each of another step.
+constexpr size_t kAnalysesMax = 100;
+
 std::string CancelOne(Transaction& tx, Run& run, const std::string& actor, const std::string& reason) {
   switch (run.state) {
     case RunState::kQueued:
@@ -113,6 +116,27 @@ std::string UpdateOne(Transaction& tx, Run& run, const UpdateRuns& command) {
   return done;
 }
 
+/// The checkpoint's steps must be among those that the run's history holds.
+absl::Status CheckAnalysis(const Run& run, const RecordAnalysis& command) {
+  const Progress& progress = run.progress;
+  if (command.step > progress.step) {
+    return absl::FailedPreconditionError(fmt::format(
+        "{} has done {} steps, the analysis is of step {}: what was analyzed is no checkpoint of this run, or of one "
+        "that was requeued from an earlier step since",
+        run.id.ToString(), progress.step, command.step));
+  }
+  if (command.attempt > run.attempt || command.attempt < 1) {
+    return absl::FailedPreconditionError(fmt::format("{} has had {} attempts, the analysis is of one of attempt {}",
+                                                     run.id.ToString(), run.attempt, command.attempt));
+  }
+  if (progress.analysis_steps.size() >= kAnalysesMax && !progress.analysis_steps.contains(command.step)) {
+    return absl::ResourceExhaustedError(
+        fmt::format("{} has analyses of {} steps, at most {} are kept; analyze a step again to replace one",
+                    run.id.ToString(), progress.analysis_steps.size(), kAnalysesMax));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckQuotas(const Transaction& tx, const std::vector<Run*>& runs) {
   std::map<std::string, size_t> num_more;
   for (const Run* run : runs) ++num_more[run->info->owner];
@@ -178,6 +202,22 @@ absl::StatusOr<Reply> Handle(Transaction& tx, const UpdateRuns& command) {
     reply.changes.push_back({run->id, run->state, run->state, std::move(note)});
   }
   return reply;
+}
+
+absl::StatusOr<Reply> Handle(Transaction& tx, const RecordAnalysis& command) {
+  NORMLAB_ASSIGN_OR_RETURN(const std::vector<Run*> runs, FindAnywhere(tx.state, command.selector));
+  Run& run = *runs.front();
+  NORMLAB_RETURN_IF_ERROR(CheckAnalysis(run, command));
+  const bool replaced = !run.progress.analysis_steps.insert(command.step).second;
+  tx.changes.history.push_back({.run = run.id,
+                                .step = command.step,
+                                .kind = HistoryKind::kAnalysis,
+                                .attempt = command.attempt,
+                                .time = tx.now,
+                                .payload = command.payload,
+                                .actor = UserActor(command.actor)});
+  tx.Touch(run);
+  return AnalysisRecorded{.replaced = replaced};
 }
 
 }  // namespace normlab::engine

@@ -69,6 +69,15 @@ struct Checkpoint {
   int64_t bytes = 0;
 };
 
+/// With what an attempt was made.
+struct AttemptEnvironment {
+  std::string started;  // Serialized Started of rank 0.
+  std::string worker_build;
+  std::string worker_host;
+  std::string coordinator_build;
+  int world_size = 0;
+};
+
 struct Progress {
   int64_t step = 0;
   double loss = 0;
@@ -79,6 +88,7 @@ struct Progress {
   std::optional<Checkpoint> checkpoint;
   std::string last_layers;  // Serialized LayerReport; empty before the first.
   bool diverged = false;
+  std::set<int64_t> analysis_steps;  // Whose checkpoints have been analyzed.
 };
 
 /// The part of a run that never changes.
@@ -121,6 +131,7 @@ struct Run {
   std::optional<absl::Time> not_before;  // Backoff.
   std::string requeue_request_id;
   Progress progress;
+  std::optional<AttemptEnvironment> environment;  // Of the last attempt that started.
   int64_t revision = 0;
 };
 

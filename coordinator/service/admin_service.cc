@@ -4,6 +4,7 @@
 #include <optional>
 #include <utility>
 
+#include "common/build_id.h"
 #include "common/status.h"
 #include "common/version.h"
 #include "coordinator/service/convert.h"
@@ -45,6 +46,7 @@ grpc::ServerUnaryReactor* AdminService::GetInfo(grpc::CallbackServerContext* con
                                                 const v1::GetInfoRequest* /*request*/, v1::Info* response) {
   return FinishFromState(context, engine_, [this, response](const View& view) {
     response->set_version(kVersion);
+    response->set_build(std::string(BuildId()));
     response->set_protocol_version(kProtocolVersion);
     response->set_schema_version(store::kSchemaVersion);
     response->set_http_address(http_address_);

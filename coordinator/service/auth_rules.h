@@ -33,6 +33,7 @@ inline constexpr MethodRule kMethodRules[] = {
     {"RunService/CancelRuns", Access::kSubmitter, true},
     {"RunService/RequeueRuns", Access::kSubmitter, true},
     {"RunService/UpdateRuns", Access::kSubmitter, true},
+    {"RunService/RecordAnalysis", Access::kSubmitter, true},
     {"RunService/ListQueue", Access::kViewer, false},
     {"RunService/GetRun", Access::kViewer, false},
     {"RunService/ListRuns", Access::kViewer, false},

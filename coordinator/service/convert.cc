@@ -90,14 +90,61 @@ absl::StatusOr<std::optional<int>> ToPriority(const Request& request) {
   return std::optional<int>(request.priority());
 }
 
+absl::Status CheckDistances(const std::string& field, const google::protobuf::RepeatedField<float>& distances,
+                            int distances_max) {
+  if (distances.size() > distances_max) {
+    return absl::InvalidArgumentError(
+        fmt::format("{}: has {} distances, at most {} are possible", field, distances.size(), distances_max));
+  }
+  for (const float distance : distances) {
+    if (!(distance >= 0 && distance <= 1)) {
+      return absl::InvalidArgumentError(fmt::format("{}: has {}, must be from 0 to 1", field, distance));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckAnalysis(const v1::Analysis& analysis) {
+  if (const size_t bytes = analysis.ByteSizeLong(); bytes > kAnalysisBytesMax) {
+    return absl::ResourceExhaustedError(fmt::format(
+        "analysis: has {} bytes, at most {} are stored; leave out angular_distance_last", bytes, kAnalysisBytesMax));
+  }
+  if (analysis.step() < 1) {
+    return absl::InvalidArgumentError(fmt::format("analysis.step: is {}, must be at least 1", analysis.step()));
+  }
+  NORMLAB_RETURN_IF_ERROR(CheckText("analysis.checkpoint", analysis.checkpoint(), kLabelBytesMax));
+  NORMLAB_RETURN_IF_ERROR(CheckText("analysis.dataset", analysis.dataset(), kReasonBytesMax));
+  NORMLAB_RETURN_IF_ERROR(CheckText("analysis.build", analysis.build(), kLabelBytesMax));
+  if (analysis.layers_size() == 0) return absl::InvalidArgumentError("analysis.layers: has none");
+  for (int i = 0; i < analysis.layers_size(); ++i) {
+    const v1::LayerAnalysis& layer = analysis.layers(i);
+    const std::string field = fmt::format("analysis.layers[{}]", i);
+    if (layer.layer() != i + 1) {
+      return absl::InvalidArgumentError(
+          fmt::format("{}.layer: is {}, must be {}: every layer once, in order", field, layer.layer(), i + 1));
+    }
+    const int distances_max = analysis.layers_size() - i;
+    NORMLAB_RETURN_IF_ERROR(CheckDistances(field + ".angular_distance", layer.angular_distance(), distances_max));
+    NORMLAB_RETURN_IF_ERROR(
+        CheckDistances(field + ".angular_distance_last", layer.angular_distance_last(), distances_max));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<engine::Report> ToReport(const v1::TrainerEvent& event) {
   switch (event.event_case()) {
     case v1::TrainerEvent::kRendezvousOpen:
       NORMLAB_RETURN_IF_ERROR(CheckName("report.event.rendezvous_open.address", event.rendezvous_open().address()));
       return engine::RendezvousOpen{.address = event.rendezvous_open().address()};
-    case v1::TrainerEvent::kStarted:
-      return engine::RankStarted{.first_step = event.started().first_step(),
-                                 .resumed_from = Cut(event.started().resumed_from(), kLabelBytesMax)};
+    case v1::TrainerEvent::kStarted: {
+      v1::Started started = event.started();
+      started.set_resumed_from(Cut(started.resumed_from(), kLabelBytesMax));
+      started.set_device(Cut(started.device(), kLabelBytesMax));
+      started.set_torch_version(Cut(started.torch_version(), kLabelBytesMax));
+      return engine::RankStarted{.first_step = started.first_step(),
+                                 .resumed_from = started.resumed_from(),
+                                 .payload = started.SerializeAsString()};
+    }
     case v1::TrainerEvent::kStep: {
       const v1::StepReport& step = event.step();
       return engine::StepReported{.step = step.step(),
@@ -300,6 +347,22 @@ absl::StatusOr<engine::UpdateRuns> ToCommand(const v1::UpdateRunsRequest& reques
   }
   if (request.has_held()) command.held = request.held();
   NORMLAB_ASSIGN_OR_RETURN(command.priority, ToPriority(request));
+  return command;
+}
+
+absl::StatusOr<engine::RecordAnalysis> ToCommand(const v1::RecordAnalysisRequest& request) {
+  engine::RecordAnalysis command;
+  NORMLAB_ASSIGN_OR_RETURN(const RunId run, ParseRunId("run_id", request.run_id()));
+  command.selector.runs = {run};
+  NORMLAB_ASSIGN_OR_RETURN(command.actor, ToActor(request.actor()));
+  v1::Analysis analysis = request.analysis();
+  NORMLAB_RETURN_IF_ERROR(CheckAnalysis(analysis));
+  // The coordinator's to say.
+  analysis.clear_recorded_at();
+  analysis.clear_actor();
+  command.step = analysis.step();
+  command.attempt = analysis.attempt();
+  command.payload = analysis.SerializeAsString();
   return command;
 }
 

@@ -38,6 +38,7 @@ absl::StatusOr<engine::CreateExperiment> ToCommand(const v1::CreateExperimentReq
 absl::StatusOr<engine::CancelRuns> ToCommand(const v1::CancelRunsRequest& request);
 absl::StatusOr<engine::RequeueRuns> ToCommand(const v1::RequeueRunsRequest& request);
 absl::StatusOr<engine::UpdateRuns> ToCommand(const v1::UpdateRunsRequest& request);
+absl::StatusOr<engine::RecordAnalysis> ToCommand(const v1::RecordAnalysisRequest& request);
 absl::StatusOr<engine::WorkerHello> ToCommand(const v1::WorkerHello& hello);
 absl::StatusOr<engine::WorkerReport> ToCommand(const v1::AttemptReport& report, const WorkerId& worker,
                                                const std::string& incarnation);

@@ -28,6 +28,8 @@ inline constexpr size_t kWordsBytesMax = 16 << 10;
 inline constexpr int kLabelsMax = 32;
 inline constexpr int kSelectorRunsMax = 10'000;
 inline constexpr int kHelloRunningMax = 64;
+/// An analysis has a pair of angular distances for each pair of layers: this takes 700 layers.
+inline constexpr size_t kAnalysisBytesMax = 2 << 20;
 
 /// Streams (watches, logs) that one client may have open: all tokens of one name together, or all clients where no
 /// tokens are asked for.

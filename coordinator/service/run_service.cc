@@ -221,4 +221,12 @@ grpc::ServerUnaryReactor* RunService::GetMetrics(grpc::CallbackServerContext* co
   return FinishFromState(context, engine_, [id = *id](const View& view) { return CheckExists(view, id); });
 }
 
+grpc::ServerUnaryReactor* RunService::RecordAnalysis(grpc::CallbackServerContext* context,
+                                                     const v1::RecordAnalysisRequest* request,
+                                                     v1::RecordAnalysisResponse* response) {
+  return FinishFromReply(context, engine_, ToCommand(*request), [response](const engine::Reply& reply, const View&) {
+    response->set_replaced(std::get<engine::AnalysisRecorded>(reply).replaced);
+  });
+}
+
 }  // namespace normlab::service

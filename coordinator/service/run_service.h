@@ -37,6 +37,9 @@ class RunService final : public v1::RunService::CallbackService {
                                               v1::HistorySummary* response) override;
   grpc::ServerUnaryReactor* GetMetrics(grpc::CallbackServerContext* context, const v1::GetMetricsRequest* request,
                                        v1::GetMetricsResponse* response) override;
+  grpc::ServerUnaryReactor* RecordAnalysis(grpc::CallbackServerContext* context,
+                                           const v1::RecordAnalysisRequest* request,
+                                           v1::RecordAnalysisResponse* response) override;
 
  private:
   EnginePort& engine_;

@@ -121,6 +121,7 @@ absl::Status Server::Protect() {
   guard_.Protect(run_service_, "RunService/StreamLogs", &RunService::StreamLogs);
   guard_.Protect(run_service_, "RunService/GetMetrics", &RunService::GetMetrics);
   guard_.Protect(run_service_, "RunService/GetHistorySummary", &RunService::GetHistorySummary);
+  guard_.Protect(run_service_, "RunService/RecordAnalysis", &RunService::RecordAnalysis);
   guard_.Protect(worker_service_, "WorkerService/Session", &WorkerService::Session);
   guard_.Protect(worker_service_, "WorkerService/ListWorkers", &WorkerService::ListWorkers);
   guard_.Protect(admin_service_, "AdminService/GetInfo", &AdminService::GetInfo);

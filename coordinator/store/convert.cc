@@ -50,6 +50,24 @@ void PutFixed(const engine::Run& run, v1::Run& message) {
   *message.mutable_created_at() = ToTimestamp(run.info->created_at);
 }
 
+v1::AttemptEnvironment ToProto(const engine::AttemptEnvironment& environment) {
+  v1::AttemptEnvironment message;
+  message.mutable_started()->ParseFromString(environment.started);
+  message.set_worker_build(environment.worker_build);
+  message.set_worker_host(environment.worker_host);
+  message.set_coordinator_build(environment.coordinator_build);
+  message.set_world_size(environment.world_size);
+  return message;
+}
+
+engine::AttemptEnvironment ReadEnvironment(const v1::AttemptEnvironment& message) {
+  return {.started = message.started().SerializeAsString(),
+          .worker_build = message.worker_build(),
+          .worker_host = message.worker_host(),
+          .coordinator_build = message.coordinator_build(),
+          .world_size = message.world_size()};
+}
+
 void PutProgress(const engine::Run& run, v1::RunProgress& message) {
   const engine::Progress& progress = run.progress;
   message.set_step(progress.step);
@@ -70,6 +88,7 @@ void PutProgress(const engine::Run& run, v1::RunProgress& message) {
     message.mutable_checkpoint()->set_name(progress.checkpoint->name);
     message.mutable_checkpoint()->set_bytes(progress.checkpoint->bytes);
   }
+  for (const int64_t step : progress.analysis_steps) message.add_analysis_steps(step);
   if (!progress.last_layers.empty()) message.mutable_layers()->ParseFromString(progress.last_layers);
 }
 
@@ -87,6 +106,7 @@ void PutMoving(const engine::Run& run, v1::Run& message) {
   message.set_revision(run.revision);
   message.set_held(run.is_held);
   message.set_cause(static_cast<v1::Cause>(run.cause));
+  if (run.environment) *message.mutable_environment() = ToProto(*run.environment);
 }
 
 std::shared_ptr<const engine::RunInfo> ReadInfo(const v1::Run& message) {
@@ -123,6 +143,7 @@ engine::Progress ReadProgress(const v1::RunProgress& message) {
     const v1::CheckpointSaved& saved = message.checkpoint();
     progress.checkpoint = {.step = saved.step(), .name = saved.name(), .bytes = saved.bytes()};
   }
+  progress.analysis_steps = {message.analysis_steps().begin(), message.analysis_steps().end()};
   if (message.has_layers()) progress.last_layers = message.layers().SerializeAsString();
   return progress;
 }
@@ -204,6 +225,7 @@ v1::Event ToProto(const engine::EventRecord& event) {
   message.set_attempt(event.attempt);
   message.set_reason(event.reason);
   message.set_cause(static_cast<v1::Cause>(event.cause));
+  if (event.environment) *message.mutable_environment() = ToProto(*event.environment);
   return message;
 }
 
@@ -219,8 +241,11 @@ v1::LogEntry ToProto(const engine::LogRecord& record) {
 v1::StepHistory ToProto(const engine::HistoryRecord& record) {
   v1::StepHistory message;
   message.set_step(record.step);
-  message.set_attempt(record.attempt);
-  *message.mutable_time() = ToTimestamp(record.time);
+  // An analysis of the step comes later, from another attempt perhaps.
+  if (record.kind != engine::HistoryKind::kAnalysis) {
+    message.set_attempt(record.attempt);
+    *message.mutable_time() = ToTimestamp(record.time);
+  }
   switch (record.kind) {
     case engine::HistoryKind::kStep:
       message.mutable_report()->ParseFromString(record.payload);
@@ -230,6 +255,11 @@ v1::StepHistory ToProto(const engine::HistoryRecord& record) {
       break;
     case engine::HistoryKind::kEval:
       message.mutable_eval()->ParseFromString(record.payload);
+      break;
+    case engine::HistoryKind::kAnalysis:
+      message.mutable_analysis()->ParseFromString(record.payload);
+      *message.mutable_analysis()->mutable_recorded_at() = ToTimestamp(record.time);
+      message.mutable_analysis()->set_actor(record.actor);
       break;
   }
   return message;
@@ -315,6 +345,7 @@ absl::StatusOr<engine::Run> FromStored(const v1::StoredRun& stored) {
   run.not_before = ReadTime(message.has_not_before(), message.not_before());
   run.requeue_request_id = stored.requeue_request_id();
   run.progress = ReadProgress(message.progress());
+  if (message.has_environment()) run.environment = ReadEnvironment(message.environment());
   run.revision = message.revision();
   return run;
 }

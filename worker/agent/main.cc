@@ -18,6 +18,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "common/build_id.h"
 #include "common/clock.h"
 #include "common/disk_metrics.h"
 #include "common/grpc_channel.h"
@@ -178,7 +179,7 @@ absl::StatusOr<v1::WorkerInfo> DescribeWorker(const Flags& flags, const std::str
     }
   }
   info.set_metrics_address(metrics_address);
-  info.set_build(kVersion);
+  info.set_build(std::string(BuildId()));
   return info;
 }
 

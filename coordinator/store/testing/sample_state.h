@@ -6,6 +6,7 @@
 #include "coordinator/engine/effect.h"
 #include "coordinator/engine/state.h"
 #include "normlab/v1/experiment.pb.h"
+#include "normlab/v1/trainer_event.pb.h"
 
 // A state with one experiment of two runs, every field of the first set.
 namespace normlab::store {
@@ -14,6 +15,13 @@ inline constexpr ExperimentId kSampleExperiment{7};
 inline constexpr RunId kSampleRun{kSampleExperiment, 1};
 inline constexpr RunId kOtherRun{kSampleExperiment, 2};
 inline const absl::Time kSampleTime = absl::FromUnixMillis(1'700'000'000'123);
+
+inline v1::Started MakeSampleStarted() {
+  v1::Started started;
+  started.set_first_step(11);
+  started.set_torch_version("2.11.0");
+  return started;
+}
 
 inline engine::Run MakeSampleRun() {
   v1::RunSpec spec;
@@ -62,7 +70,13 @@ inline engine::Run MakeSampleRun() {
                        .eval = engine::EvalResult{.step = 10, .loss = 2.6, .perplexity = 13.4, .tokens = 640},
                        .checkpoint = engine::Checkpoint{.step = 12, .name = "step-12-a5", .bytes = 77},
                        .last_layers = layers.SerializeAsString(),
-                       .diverged = true},
+                       .diverged = true,
+                       .analysis_steps = {4, 10}},
+          .environment = engine::AttemptEnvironment{.started = MakeSampleStarted().SerializeAsString(),
+                                                    .worker_build = "0.1.0+abc",
+                                                    .worker_host = "h",
+                                                    .coordinator_build = "0.1.0+def",
+                                                    .world_size = 2},
           .revision = 9};
 }
 

@@ -19,12 +19,15 @@ class RulesTest(unittest.TestCase):
     def test_rules_and_alerts_do_what_their_own_tests_say(self):
         self.promtool("test", "rules", "rules_test.yml")
 
-    def test_every_alert_has_a_test_and_a_line_in_the_operations_page(self):
+    def test_every_alert_is_tested_firing_and_silent_and_has_a_line_in_the_operations_page(self):
         alerts = re.findall(r"alert: (\w+)", (sources.PROMETHEUS / "alerts.yml").read_text())
         self.assertTrue(alerts)
-        tested = set(re.findall(r"alertname: (\w+)", (sources.PROMETHEUS / "rules_test.yml").read_text()))
+        tests = (sources.PROMETHEUS / "rules_test.yml").read_text()
+        silent = set(re.findall(r"alertname: (\w+), exp_alerts: \[\]", tests))
+        firing = set(re.findall(r"alertname: (\w+)\n +exp_alerts:\n", tests))
         explained = set(re.findall(r"^\| `(Normlab\w+)`", (sources.ROOT / "docs/operations.md").read_text(), re.MULTILINE))
-        self.assertEqual(set(alerts), tested)
+        self.assertEqual(set(alerts), silent)
+        self.assertEqual(set(alerts), firing)
         self.assertEqual(set(alerts), explained)
 
 

@@ -29,7 +29,7 @@ class DashboardPicturesTest(observed.ObservedClusterTest):
     def setUpClass(cls):
         super().setUpClass()
         start = time.time()
-        cls.watch(600, model={"num_layers": NUM_LAYERS}, data={"seq_len": 32}, train={"batch_size": 8, "warmup_steps": 300},
+        cls.watch(300, model={"num_layers": NUM_LAYERS}, data={"seq_len": 32}, train={"batch_size": 8, "warmup_steps": 300},
                   matrix={"seed": SEEDS},
                   report={"eval_every_steps": 20, "checkpoint_every_steps": 50})
         cls.wait_for_answers()

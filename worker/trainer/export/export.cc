@@ -73,6 +73,23 @@ void RequireFree(const fs::path& out, bool replaces) {
   }
 }
 
+/// As HuggingFaceModel::Array says.
+void Fold(const HuggingFaceModel::Array& array, const SafetensorsReader& reader, std::vector<float>& values) {
+  std::vector<float> scales;
+  if (!array.output_scale.empty()) {
+    scales.resize(static_cast<size_t>(array.output_scale_size));
+    reader.Read(array.output_scale, {array.output_scale_size}, scales);
+  }
+  const size_t outputs = static_cast<size_t>(array.is_output_last ? array.shape.back() : array.shape.front());
+  const size_t inputs = values.size() / outputs;
+  for (size_t i = 0; i < values.size(); ++i) {
+    double scale = array.scale;
+    if (scales.size() == 1) scale *= scales[0];
+    if (scales.size() > 1) scale *= scales[array.is_output_last ? i % outputs : i / inputs];
+    values[i] = static_cast<float>(values[i] * scale + array.offset);
+  }
+}
+
 uint64_t WriteModel(const HuggingFaceModel& model, const fs::path& weights, const fs::path& folder) {
   const SafetensorsReader reader(weights);
   std::vector<std::vector<float>> values;
@@ -82,9 +99,7 @@ uint64_t WriteModel(const HuggingFaceModel& model, const fs::path& weights, cons
     for (const int64_t size : array.shape) count *= size;
     values.emplace_back(static_cast<size_t>(count));
     reader.Read(array.source, array.shape, values.back());
-    if (array.scale != 1) {
-      for (float& value : values.back()) value = static_cast<float>(value * array.scale);
-    }
+    Fold(array, reader, values.back());
     arrays.push_back({array.name, array.shape, values.back()});
   }
   return WriteSafetensors(folder / kModelFile, arrays).bytes;

@@ -76,11 +76,15 @@ class Asker:
 
     def __init__(self, ask, variables, start, end):
         self._ask = ask
-        self.variables = variables
+        self._variables = variables
         self._start, self._end = start, end
 
+    def choosing(self, variables):
+        """The same, with other values for these variables."""
+        return Asker(self._ask, {**self._variables, **variables}, self._start, self._end)
+
     def fill(self, text):
-        for name, value in self.variables.items():
+        for name, value in self._variables.items():
             text = re.sub(rf"\$\{{?{name}\b\}}?", lambda _: value, text)
         return text
 
@@ -336,7 +340,7 @@ def render(dashboard, asker, choices, path):
     figure = matplotlib.figure.Figure(figsize=(WIDTH, height), dpi=DPI, facecolor=PAGE)
     drawn = {}
     for panel, values in placed:
-        one = Asker(asker._ask, {**asker.variables, **values}, asker._start, asker._end)
+        one = asker.choosing(values)
         box = _Box(figure, height, panel["gridPos"])
         title = one.fill(panel["title"])
         if panel["type"] == "row":

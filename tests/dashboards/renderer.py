@@ -18,6 +18,7 @@ import matplotlib.patches
 import matplotlib.ticker
 import matplotlib.transforms
 import PIL.Image
+import sources
 import tables
 
 WIDTH, ROW_HEIGHT, DPI = 14.4, 0.40, 100  # Inches; a grid cell is ROW_HEIGHT high.
@@ -84,9 +85,7 @@ class Asker:
         return Asker(self._ask, {**self._variables, **variables}, self._start, self._end)
 
     def fill(self, text):
-        for name, value in self._variables.items():
-            text = re.sub(rf"\$\{{?{name}\b\}}?", lambda _: value, text)
-        return text
+        return sources.fill(text, **self._variables)
 
     def now(self, target):
         return self._ask("query", query=self.fill(target["expr"]), time=self._end)["result"]

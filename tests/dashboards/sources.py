@@ -28,7 +28,7 @@ def queries():
 
 
 def fill(expression, **values):
-    """The expression as Grafana sends it: $name replaced."""
+    """The expression or title as Grafana sends it: $name replaced."""
     for name, value in values.items():
-        expression = re.sub(rf"\$\{{?{name}\}}?", value, expression)
+        expression = re.sub(rf"\$(\{{{name}\}}|{name}\b)", lambda _: value, expression)
     return expression

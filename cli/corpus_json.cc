@@ -8,7 +8,7 @@ namespace normlab::cli {
 namespace {
 
 /// "[json.exception.parse_error.101] parse error at line 1, column 9: syntax error ...; last read: '...'": the words.
-std::string WordsOf(const nlohmann::json::parse_error& error) {
+std::string WordsOf(const nlohmann::json::exception& error) {
   const std::string text = error.what();
   const size_t colon = text.find(": ");
   std::string words = colon == std::string::npos ? text : text.substr(colon + 2);
@@ -24,6 +24,8 @@ absl::StatusOr<std::vector<std::string>> ReadJsonTexts(std::string_view line, co
     document = nlohmann::json::parse(line);
   } catch (const nlohmann::json::parse_error& error) {
     return absl::InvalidArgumentError(fmt::format("is not JSON at byte {}: {}", error.byte, WordsOf(error)));
+  } catch (const nlohmann::json::out_of_range& error) {
+    return absl::InvalidArgumentError(fmt::format("has a number that cannot be read: {}", WordsOf(error)));
   }
   if (!document.is_object()) {
     return absl::InvalidArgumentError(fmt::format("is JSON, but {} and no object", document.type_name()));

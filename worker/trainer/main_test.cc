@@ -107,6 +107,26 @@ TEST_F(ProgramTest, AGangHasTheLossesOfOneProcessWithTheSameBatch) {
   EXPECT_EQ(second.Wait(), 0);
 }
 
+TEST_F(ProgramTest, AGangTrainsTheHybridAsOneProcessDoesWithItsMicroBatches) {
+  TrainerSpec spec = Spec("alone");
+  spec.run.model.family = "minimax";
+  spec.run.model.num_layers = 4;
+  spec.run.model.softmax_every = 4;
+  spec.run.norm.scheme = "deepnorm";
+  // Experts fill and balance within a micro batch, so the same ones make the same updates.
+  spec.run.train.micro_batch_size = 2;
+  Process alone(Arguments(spec));
+  const std::map<int64_t, double> expected = Losses(alone.Rest());
+  spec.checkpoint_dir = (folder_ / "gang").string();
+  Process first(Arguments(Rank(spec, 0)));
+  Process second(Arguments(Rank(spec, 1, first.Await("rendezvous_open")["address"])));
+  const std::map<int64_t, double> losses = Losses(first.Rest());
+  second.Rest();
+  ASSERT_EQ(losses.size(), 12u);
+  for (const auto& [step, loss] : expected) EXPECT_NEAR(losses.at(step), loss, 1e-5) << step;
+  EXPECT_LT(losses.at(12), losses.at(1));
+}
+
 std::map<std::string, std::vector<float>> Arrays(const fs::path& file) {
   const SafetensorsReader reader(file);
   std::map<std::string, std::vector<float>> arrays;

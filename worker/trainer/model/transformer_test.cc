@@ -301,6 +301,12 @@ TEST(TransformerTest, ABfloat16StreamIsRoundedAfterEachSum) {
   EXPECT_LT(error, 2e-2);
 }
 
+TEST(TransformerTest, TheGradientPassesTheRoundingOfTheStream) {
+  NormSpec norm = Scheme("pre_ln");
+  norm.residual_dtype = "bf16";
+  ExpectEqualsReference(SmallModel(), norm, kVocab, at::kDouble, 1e-10);
+}
+
 TEST(TransformerTest, ACustomSchemeIsTheRowThatItWrites) {
   NormSpec lns = Scheme("custom");
   lns.output_scale = "l^-p", lns.p = 0.5;

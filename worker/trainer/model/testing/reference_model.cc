@@ -114,10 +114,16 @@ struct SchemeEquations {
     return 1 - a / (1 + std::exp(-a));
   }
 
+  /// The stream as residual_dtype keeps it; its gradient is that of the sum.
+  at::Tensor Kept(const at::Tensor& sum) const {
+    if (norm.residual_dtype != "bf16") return sum;
+    return sum + (sum.to(at::kBFloat16).to(at::kDouble) - sum).detach();
+  }
+
   BlockResult Pre() const {
-    const at::Tensor a = A(N1(x)), h = G(x + a);
+    const at::Tensor a = A(N1(x)), h = Kept(G(x + a));
     const at::Tensor f = F(N2(h));
-    return {G(h + f), a * Passed(), f * Passed()};
+    return {Kept(G(h + f)), a * Passed(), f * Passed()};
   }
   BlockResult Lns() const {
     const double r = 1 / std::sqrt(l);

@@ -12,6 +12,7 @@
 #include <fstream>
 #include <iterator>
 #include <optional>
+#include <sstream>
 #include <vector>
 
 #include "absl/time/clock.h"
@@ -22,8 +23,8 @@
 namespace normlab::bench {
 namespace {
 
-constexpr absl::Duration kStartTimeout = absl::Seconds(30);
-constexpr absl::Duration kPollInterval = absl::Milliseconds(10);
+constexpr absl::Duration kStartTimeout = absl::Seconds(60);
+constexpr absl::Duration kPollInterval = absl::Milliseconds(5);
 constexpr size_t kLogTailBytes = 2000;
 
 std::string ReadFile(const std::string& path) {
@@ -62,9 +63,9 @@ std::optional<std::string> FindAddress(const std::string& data_folder) {
 absl::StatusOr<std::unique_ptr<CoordinatorProcess>> CoordinatorProcess::Start(const std::string& binary,
                                                                               const std::string& data_folder) {
   std::error_code error;
-  if (!std::filesystem::create_directories(data_folder, error)) {
-    return absl::FailedPreconditionError(fmt::format("cannot create {}: {}", data_folder, error.message()));
-  }
+  std::filesystem::create_directories(data_folder, error);
+  if (error) return absl::FailedPreconditionError(fmt::format("cannot create {}: {}", data_folder, error.message()));
+  std::filesystem::remove(data_folder + "/address.json", error);  // Of a coordinator before this one.
   const std::string log_path = data_folder + ".log";
   const std::vector<std::string> arguments = {binary,        "--data", data_folder,  "--listen",
                                               "127.0.0.1:0", "--http", "127.0.0.1:0"};
@@ -89,6 +90,24 @@ absl::StatusOr<std::unique_ptr<CoordinatorProcess>> CoordinatorProcess::Start(co
   }
   return absl::DeadlineExceededError(fmt::format("{} did not write {}/address.json within {}:\n{}", binary, data_folder,
                                                  absl::FormatDuration(kStartTimeout), LogTail(log_path)));
+}
+
+double CoordinatorProcess::CpuSeconds() const {
+  // "PID (NAME) STATE ..." with user and system time, in ticks, as fields 14 and 15.
+  const std::string stat = ReadFile(fmt::format("/proc/{}/stat", pid_));
+  std::istringstream fields(stat.substr(stat.rfind(')') + 1));
+  std::string skipped;
+  for (int field = 3; field < 14; ++field) fields >> skipped;
+  int64_t user = 0, system = 0;
+  fields >> user >> system;
+  return static_cast<double>(user + system) / static_cast<double>(sysconf(_SC_CLK_TCK));
+}
+
+int64_t CoordinatorProcess::ResidentBytes() const {
+  std::istringstream fields(ReadFile(fmt::format("/proc/{}/statm", pid_)));
+  int64_t all = 0, resident = 0;
+  fields >> all >> resident;
+  return resident * sysconf(_SC_PAGESIZE);
 }
 
 CoordinatorProcess::~CoordinatorProcess() {

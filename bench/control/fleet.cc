@@ -28,6 +28,7 @@ void AssignmentBoard::RecordWelcome() {
 void AssignmentBoard::RecordStart(const std::string& run_id, absl::Time at) {
   const std::scoped_lock lock(mutex_);
   starts_.emplace(run_id, at);
+  last_start_ = at;
   has_news_.notify_all();
 }
 
@@ -45,6 +46,17 @@ absl::Status AssignmentBoard::WaitForWelcomes(int count, absl::Duration timeout)
         fmt::format("{} of {} workers were welcomed within {}", welcomes_, count, absl::FormatDuration(timeout)));
   }
   return error_;
+}
+
+absl::StatusOr<absl::Time> AssignmentBoard::WaitForStarts(size_t count, absl::Duration timeout) {
+  std::unique_lock lock(mutex_);
+  const auto is_over = [&] { return starts_.size() >= count || !error_.ok(); };
+  if (!has_news_.wait_for(lock, absl::ToChronoMilliseconds(timeout), is_over)) {
+    return absl::DeadlineExceededError(
+        fmt::format("{} of {} runs were assigned within {}", starts_.size(), count, absl::FormatDuration(timeout)));
+  }
+  if (!error_.ok()) return error_;
+  return last_start_;
 }
 
 absl::StatusOr<absl::Time> AssignmentBoard::WaitForStart(const std::string& run_id, absl::Duration timeout) {

@@ -25,6 +25,8 @@ class AssignmentBoard {
 
   /// Waits until so many workers were welcomed. Any worker's error ends the wait with that error.
   absl::Status WaitForWelcomes(int count, absl::Duration timeout);
+  /// When so many starts were seen, waiting for it; fails as WaitForStart does.
+  absl::StatusOr<absl::Time> WaitForStarts(size_t count, absl::Duration timeout);
   /// When the run's first rank was asked to start, waiting for it. Any worker's error ends the wait with that error.
   absl::StatusOr<absl::Time> WaitForStart(const std::string& run_id, absl::Duration timeout);
 
@@ -34,6 +36,7 @@ class AssignmentBoard {
   int welcomes_ ABSL_GUARDED_BY(mutex_) = 0;
   absl::Status error_ ABSL_GUARDED_BY(mutex_);
   std::unordered_map<std::string, absl::Time> starts_ ABSL_GUARDED_BY(mutex_);
+  absl::Time last_start_ ABSL_GUARDED_BY(mutex_);
 };
 
 class SimulatedWorker;

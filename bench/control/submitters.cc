@@ -7,6 +7,7 @@
 
 #include "absl/time/clock.h"
 #include "common/grpc_status.h"
+#include "common/status.h"
 #include "fmt/format.h"
 #include "grpcpp/grpcpp.h"
 
@@ -15,22 +16,25 @@ namespace {
 
 constexpr std::chrono::seconds kCallTimeout{30};
 
-/// Submits until `deadline`; the number that was acknowledged.
-absl::StatusOr<int64_t> SubmitUntil(v1::ExperimentService::Stub& stub, const std::string& client, absl::Time deadline) {
+/// Submits until `deadline`; the milliseconds of each call, all of which were acknowledged.
+absl::StatusOr<std::vector<double>> SubmitUntil(v1::ExperimentService::Stub& stub, const std::string& client,
+                                                absl::Time deadline) {
   v1::CreateExperimentRequest request;
   *request.mutable_spec() = SmallExperiment(1);
   request.set_owner("bench");
-  int64_t acknowledged = 0;
-  while (absl::Now() < deadline) {
-    request.set_request_id(fmt::format("{}-{}", client, acknowledged));
+  std::vector<double> milliseconds;
+  for (absl::Time begin = absl::Now(); begin < deadline;) {
+    request.set_request_id(fmt::format("{}-{}", client, milliseconds.size()));
     grpc::ClientContext context;
     context.set_deadline(std::chrono::system_clock::now() + kCallTimeout);
     v1::CreateExperimentResponse response;
     const grpc::Status status = stub.CreateExperiment(&context, request, &response);
     if (!status.ok()) return FromGrpc(status);
-    ++acknowledged;
+    const absl::Time end = absl::Now();
+    milliseconds.push_back(absl::ToDoubleMilliseconds(end - begin));
+    begin = end;
   }
-  return acknowledged;
+  return milliseconds;
 }
 
 }  // namespace
@@ -52,6 +56,19 @@ v1::ExperimentSpec SmallExperiment(int num_runs) {
   return spec;
 }
 
+absl::StatusOr<v1::CreateExperimentResponse> SubmitExperiment(v1::ExperimentService::Stub& stub,
+                                                              const std::string& request_id, int num_runs) {
+  v1::CreateExperimentRequest request;
+  *request.mutable_spec() = SmallExperiment(num_runs);
+  request.set_owner("bench");
+  request.set_request_id(request_id);
+  v1::CreateExperimentResponse response;
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + kCallTimeout);
+  NORMLAB_RETURN_IF_ERROR(FromGrpc(stub.CreateExperiment(&context, request, &response)));
+  return response;
+}
+
 std::shared_ptr<grpc::Channel> OwnConnection(const std::string& address) {
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
@@ -65,9 +82,9 @@ Submitters::Submitters(const std::string& address, int num_clients) {
   }
 }
 
-absl::StatusOr<double> Submitters::Measure(absl::Duration duration) {
+absl::StatusOr<Submitters::Round> Submitters::Measure(absl::Duration duration) {
   ++rounds_;
-  std::vector<absl::StatusOr<int64_t>> results(stubs_.size(), 0);
+  std::vector<absl::StatusOr<std::vector<double>>> results(stubs_.size());
   std::latch connected(static_cast<std::ptrdiff_t>(stubs_.size()) + 1);
   std::vector<std::jthread> threads;
   for (size_t i = 0; i < stubs_.size(); ++i) {
@@ -83,12 +100,14 @@ absl::StatusOr<double> Submitters::Measure(absl::Duration duration) {
   const absl::Time begin = absl::Now();
   threads.clear();
   const double seconds = absl::ToDoubleSeconds(absl::Now() - begin);
-  int64_t total = 0;
-  for (const absl::StatusOr<int64_t>& result : results) {
+  Round round;
+  for (const absl::StatusOr<std::vector<double>>& result : results) {
     if (!result.ok()) return result.status();
-    total += *result;
+    round.milliseconds.insert(round.milliseconds.end(), result->begin(), result->end());
   }
-  return static_cast<double>(total) / seconds;
+  round.count = static_cast<int64_t>(round.milliseconds.size());
+  round.per_second = static_cast<double>(round.count) / seconds;
+  return round;
 }
 
 }  // namespace normlab::bench

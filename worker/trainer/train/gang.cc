@@ -114,9 +114,17 @@ void MeetAll(c10d::Store& store, const TrainerSpec& spec, const std::string& spe
   }
 }
 
-class GlooPending : public Gang::Pending {
+/// The only place that knows which library carries the tensors.
+c10::intrusive_ptr<c10d::Backend> MakeBackend(const TrainerSpec& spec, const StorePtr& store) {
+  auto options = c10d::ProcessGroupGloo::Options::create(kCollectiveTimeout);
+  options->devices.push_back(c10d::ProcessGroupGloo::createDeviceForHostname(spec.bind_host));
+  return c10::make_intrusive<c10d::ProcessGroupGloo>(c10::make_intrusive<c10d::PrefixStore>("gloo", store), spec.rank,
+                                                     spec.world_size, std::move(options));
+}
+
+class WorkPending : public Gang::Pending {
  public:
-  explicit GlooPending(c10::intrusive_ptr<c10d::Work> work) : work_(std::move(work)) {}
+  explicit WorkPending(c10::intrusive_ptr<c10d::Work> work) : work_(std::move(work)) {}
   void Wait() override { work_->wait(); }
 
  private:
@@ -127,7 +135,7 @@ class GlooPending : public Gang::Pending {
 
 struct Gang::Impl {
   StorePtr store;
-  c10::intrusive_ptr<c10d::ProcessGroupGloo> gloo;
+  c10::intrusive_ptr<c10d::Backend> backend;
 };
 
 Gang::Gang(const TrainerSpec& spec, const std::string& spec_digest, EventSink& events)
@@ -136,10 +144,7 @@ Gang::Gang(const TrainerSpec& spec, const std::string& spec_digest, EventSink& e
   impl_ = std::make_unique<Impl>();
   impl_->store = OpenStore(spec, events);
   MeetAll(*impl_->store, spec, spec_digest);
-  auto options = c10d::ProcessGroupGloo::Options::create(kCollectiveTimeout);
-  options->devices.push_back(c10d::ProcessGroupGloo::createDeviceForHostname(spec.bind_host));
-  impl_->gloo = c10::make_intrusive<c10d::ProcessGroupGloo>(
-      c10::make_intrusive<c10d::PrefixStore>("gloo", impl_->store), rank_, world_size_, std::move(options));
+  impl_->backend = MakeBackend(spec, impl_->store);
 }
 
 Gang::~Gang() = default;
@@ -150,15 +155,15 @@ void Gang::Broadcast(const std::vector<at::Tensor>& tensors, int from) {
   options.rootRank = from;
   for (const at::Tensor& tensor : tensors) {
     std::vector<at::Tensor> list = {tensor.detach()};
-    impl_->gloo->broadcast(list, options)->wait();
+    impl_->backend->broadcast(list, options)->wait();
   }
 }
 
 void Gang::SendToFirst(const at::Tensor& tensor, int from) {
   if (!impl_ || from == 0) return;
   std::vector<at::Tensor> list = {tensor.detach()};
-  if (rank_ == from) impl_->gloo->send(list, /*dstRank=*/0, /*tag=*/from)->wait();
-  if (rank_ == 0) impl_->gloo->recv(list, from, /*tag=*/from)->wait();
+  if (rank_ == from) impl_->backend->send(list, /*dstRank=*/0, /*tag=*/from)->wait();
+  if (rank_ == 0) impl_->backend->recv(list, from, /*tag=*/from)->wait();
 }
 
 void Gang::Sum(const at::Tensor& tensor) {
@@ -168,7 +173,7 @@ void Gang::Sum(const at::Tensor& tensor) {
 std::unique_ptr<Gang::Pending> Gang::StartSum(const at::Tensor& tensor) {
   if (!impl_) return nullptr;
   std::vector<at::Tensor> list = {tensor};
-  return std::make_unique<GlooPending>(impl_->gloo->allreduce(list, c10d::AllreduceOptions()));
+  return std::make_unique<WorkPending>(impl_->backend->allreduce(list, c10d::AllreduceOptions()));
 }
 
 void Gang::Barrier() { Sum(at::zeros({1})); }

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "common/status.h"
 #include "coordinator/store/record_store.h"
 
 namespace normlab::store {
@@ -11,7 +12,7 @@ class MemoryBackend final : public Backend {
  public:
   explicit MemoryBackend(std::shared_ptr<MemoryDisk> disk) : disk_(std::move(disk)) {}
 
-  absl::Status Write(const std::vector<Mutation>& mutations) override {
+  absl::Status Write(const std::vector<Mutation>& mutations, Durability) override {
     const std::scoped_lock lock(disk_->mutex);
     for (const Mutation& mutation : mutations) {
       auto& table = disk_->tables[static_cast<size_t>(mutation.table)];
@@ -47,6 +48,21 @@ class MemoryBackend final : public Backend {
     auto row = rows.lower_bound(to);
     if (row == rows.begin() || (--row)->first < from) return std::optional<std::string>();
     return std::optional<std::string>(row->first);
+  }
+
+  absl::StatusOr<uint64_t> ApproximateBytes(Table table, const std::string& from, const std::string& to) override {
+    uint64_t bytes = 0;
+    NORMLAB_RETURN_IF_ERROR(Scan(table, from, to, [&](std::string_view key, std::string_view value) {
+      bytes += key.size() + value.size();
+      return true;
+    }));
+    return bytes;
+  }
+
+  absl::Status Compact(Table, const std::string&, const std::string&) override { return absl::OkStatus(); }
+
+  absl::Status WriteCheckpoint(const std::string&) override {
+    return absl::FailedPreconditionError("a store in memory has no files that could be backed up");
   }
 
   std::string Describe() const override { return "memory"; }

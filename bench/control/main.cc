@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "CLI/CLI.hpp"
-#include "bench/control/figures.h"
+#include "bench/figures.h"
 #include "bench/control/measurements.h"
 #include "common/status.h"
 #include "common/version.h"

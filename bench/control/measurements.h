@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "bench/control/figures.h"
+#include "bench/figures.h"
 
 namespace normlab::bench {
 

@@ -1,4 +1,4 @@
-#include "bench/control/figures.h"
+#include "bench/figures.h"
 
 #include <sys/utsname.h>
 #include <sys/vfs.h>

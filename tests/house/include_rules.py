@@ -21,7 +21,7 @@ ROOMS = {
     "bench": ("proto", "common"),
     "bench/schemes": ("bench", "worker/trainer", "common"),  # Updates of two models in one process.
     "tests": ("coordinator", "coordinator/engine", "coordinator/scheduler", "coordinator/store", "coordinator/service",
-              "coordinator/metrics", "worker/agent", "proto", "common"),
+              "coordinator/metrics", "worker/agent", "cli", "proto", "common"),
 }
 
 # What a test of the coordinator sets up may come from all its rooms.

@@ -20,4 +20,4 @@ def files(*suffixes, rooms=ROOMS):
 
 
 def text(path):
-    return (ROOT / path).read_text(encoding="utf-8")
+    return (ROOT / path).read_text(encoding="utf-8", errors="replace")

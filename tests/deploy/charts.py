@@ -16,6 +16,8 @@ ROOT = pathlib.Path(__file__).parents[2]
 CHART = ROOT / "deploy" / "helm" / "normlab"
 HELM = os.environ.get("HELM") or shutil.which("helm")
 RELEASE, NAMESPACE = "lab", "research"
+# helm without a cluster assumes the version that it was built with, which may be any.
+KUBE_VERSION = "1.31.0"
 
 # What a reader of the chart may want: each is rendered, linted and, on a cluster, validated by its API server.
 MATRIX = {
@@ -39,7 +41,7 @@ MATRIX = {
     "bare": {"networkPolicy": {"enabled": False}, "podDisruptionBudget": {"enabled": False}, "serviceAccount": {"create": False},
              "storage": {"keep": False, "data": {"existingClaim": "d"}, "checkpoints": {"existingClaim": "c"}}},
     "load-balancer": {"coordinator": {"service": {"type": "LoadBalancer", "annotations": {"a/b": "c"}},
-                                      "nodeSelector": {"disk": "ssd"}, "podAnnotations": {"x": "y"}, "podLabels": {"team": "nlp"},
+                                      "nodeSelector": {"disk": "ssd"}, "podAnnotations": {"note": "7"}, "podLabels": {"team": "nlp"},
                                       "extraArgs": ["--log-level=debug"]}, "commonLabels": {"cost-centre": "7"}},
     "long-names": {"fullnameOverride": "a-rather-long-name-for-a-release"},
 }
@@ -61,7 +63,7 @@ def helm(*arguments, values=None):
 
 @functools.cache
 def _render(frozen):
-    return helm("template", RELEASE, CHART, "--namespace", NAMESPACE, values=yaml.safe_load(frozen))
+    return helm("template", RELEASE, CHART, "--namespace", NAMESPACE, "--kube-version", KUBE_VERSION, values=yaml.safe_load(frozen))
 
 
 def render(values=None):

@@ -119,6 +119,12 @@ class Pods(unittest.TestCase):
                 mounts = {mount["name"] for container in charts.containers(spec) for mount in container["volumeMounts"]}
                 self.assertEqual(volumes, mounts, f"{name}: {pod}")
 
+    def test_no_probe_hopes_for_a_variable_that_kubernetes_does_not_expand(self):
+        for _, _, spec in charts.pod_templates(render()):
+            for container in spec["containers"]:
+                for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+                    self.assertNotIn("$(", json.dumps(container.get(probe)))
+
     def test_selectors_find_the_pods_that_they_are_for(self):
         objects = render(MATRIX["several-pools"])
         labels = {pod: meta["labels"] for pod, meta, _ in charts.pod_templates(objects)}

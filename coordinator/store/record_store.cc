@@ -1,6 +1,5 @@
 #include "coordinator/store/record_store.h"
 
-#include <absl/strings/escaping.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -10,6 +9,8 @@
 #include "common/status.h"
 #include "coordinator/engine/run_state.h"
 #include "coordinator/store/convert.h"
+#include "coordinator/store/run_loader.h"
+#include "coordinator/store/scan.h"
 #include "normlab/v1/storage.pb.h"
 
 namespace normlab::store {
@@ -45,12 +46,6 @@ class RecordStore final : public Store {
     uint64_t next = 1;
   };
 
-  /// Parses every value of a table in [from, to); DATA_LOSS names the table and key of one that cannot be parsed.
-  template <typename Message>
-  absl::Status ScanMessages(Table table, const std::string& from, const std::string& to,
-                            absl::FunctionRef<bool(std::string_view key, const Message& message)> visit);
-  absl::Status Unreadable(Table table, std::string_view key, const std::string& why) const;
-  absl::Status LoadRuns(engine::State& state);
   void PutStates(const engine::State& state, const engine::Changes& changes, std::vector<Mutation>& batch) const;
   void PutHistory(const engine::State& state, const engine::Changes& changes, std::vector<Mutation>& batch) const;
   absl::Status PutLogs(const engine::Changes& changes, std::vector<Mutation>& batch);
@@ -65,34 +60,13 @@ class RecordStore final : public Store {
   std::string restored_from_;           // As the meta record says.
 };
 
-absl::Status RecordStore::Unreadable(Table table, std::string_view key, const std::string& why) const {
-  return absl::DataLossError(fmt::format("{}: the record {} of table {} {}; restore the folder from a backup",
-                                         backend_->Describe(), absl::BytesToHexString({key.data(), key.size()}),
-                                         kTableNames[static_cast<size_t>(table)], why));
-}
-
-template <typename Message>
-absl::Status RecordStore::ScanMessages(Table table, const std::string& from, const std::string& to,
-                                       absl::FunctionRef<bool(std::string_view, const Message&)> visit) {
-  absl::Status parsed;
-  NORMLAB_RETURN_IF_ERROR(backend_->Scan(table, from, to, [&](std::string_view key, std::string_view value) {
-    Message message;
-    if (!message.ParseFromArray(value.data(), static_cast<int>(value.size()))) {
-      parsed = Unreadable(table, key, fmt::format("is no {}", message.GetTypeName()));
-      return false;
-    }
-    return visit(key, message);
-  }));
-  return parsed;
-}
-
 absl::Status RecordStore::CheckSchema() {
   int version = 0;
-  NORMLAB_RETURN_IF_ERROR(
-      ScanMessages<v1::StoredMeta>(Table::kMeta, kMetaKey, "", [&](std::string_view, const v1::StoredMeta& meta) {
-        version = meta.schema_version();
-        return false;
-      }));
+  NORMLAB_RETURN_IF_ERROR(ScanMessages<v1::StoredMeta>(*backend_, Table::kMeta, kMetaKey, "",
+                                                       [&](std::string_view, const v1::StoredMeta& meta) {
+                                                         version = meta.schema_version();
+                                                         return false;
+                                                       }));
   if (version > kSchemaVersion) {
     return absl::FailedPreconditionError(
         fmt::format("{} was written by a newer normlab (schema version {}, this program reads up to {}): use that "
@@ -100,28 +74,6 @@ absl::Status RecordStore::CheckSchema() {
                     backend_->Describe(), version, kSchemaVersion));
   }
   return absl::OkStatus();
-}
-
-absl::Status RecordStore::LoadRuns(engine::State& state) {
-  v1::StoredRun stored;
-  absl::Status converted;
-  const auto visit = [&](std::string_view key, const v1::StoredRun& part) {
-    const bool is_fixed = key.back() == '\0';
-    if (is_fixed) {
-      stored = part;
-      return true;
-    }
-    stored.MergeFrom(part);
-    auto run = FromStored(stored);
-    if (!run.ok()) {
-      converted = Unreadable(Table::kRuns, key, std::string(run.status().message()));
-      return false;
-    }
-    state.runs.emplace(run->id, *std::move(run));
-    return true;
-  };
-  NORMLAB_RETURN_IF_ERROR(ScanMessages<v1::StoredRun>(Table::kRuns, "", "", visit));
-  return converted;
 }
 
 absl::StatusOr<engine::State> RecordStore::Load() {
@@ -133,27 +85,27 @@ absl::StatusOr<engine::State> RecordStore::Load() {
     restored_from_ = meta.restored_from();
     return true;
   };
-  NORMLAB_RETURN_IF_ERROR(ScanMessages<v1::StoredMeta>(Table::kMeta, kMetaKey, kUsagePrefix, take_meta));
+  NORMLAB_RETURN_IF_ERROR(ScanMessages<v1::StoredMeta>(*backend_, Table::kMeta, kMetaKey, kUsagePrefix, take_meta));
   NORMLAB_RETURN_IF_ERROR(ScanMessages<v1::StoredUsage>(
-      Table::kMeta, kUsagePrefix, kUsageEnd, [&](std::string_view key, const v1::StoredUsage& stored) {
+      *backend_, Table::kMeta, kUsagePrefix, kUsageEnd, [&](std::string_view key, const v1::StoredUsage& stored) {
         state.owners[std::string(key.substr(kUsagePrefix.size()))] = FromStored(stored);
         return true;
       }));
   absl::Status converted;
   NORMLAB_RETURN_IF_ERROR(ScanMessages<v1::StoredExperiment>(
-      Table::kExperiments, "", "", [&](std::string_view key, const v1::StoredExperiment& stored) {
+      *backend_, Table::kExperiments, "", "", [&](std::string_view key, const v1::StoredExperiment& stored) {
         auto experiment = FromStored(stored);
         if (!experiment.ok()) {
-          converted = Unreadable(Table::kExperiments, key, std::string(experiment.status().message()));
+          converted = Unreadable(*backend_, Table::kExperiments, key, std::string(experiment.status().message()));
           return false;
         }
         state.experiments.emplace(experiment->id, *std::move(experiment));
         return true;
       }));
   NORMLAB_RETURN_IF_ERROR(converted);
-  NORMLAB_RETURN_IF_ERROR(LoadRuns(state));
-  NORMLAB_RETURN_IF_ERROR(
-      ScanMessages<v1::StoredWorker>(Table::kWorkers, "", "", [&](std::string_view, const v1::StoredWorker& stored) {
+  NORMLAB_RETURN_IF_ERROR(LoadRuns(*backend_, state));
+  NORMLAB_RETURN_IF_ERROR(ScanMessages<v1::StoredWorker>(
+      *backend_, Table::kWorkers, "", "", [&](std::string_view, const v1::StoredWorker& stored) {
         const WorkerId id{stored.id()};
         state.workers[id] = {.id = id, .is_cordoned = stored.cordoned()};
         return true;
@@ -265,7 +217,7 @@ absl::Status RecordStore::Commit(const engine::State& state, const engine::Chang
 
 absl::StatusOr<std::vector<v1::Event>> RecordStore::Events(RunId run) {
   std::vector<v1::Event> events;
-  NORMLAB_RETURN_IF_ERROR(ScanMessages<v1::Event>(Table::kEvents, RunPrefix(run), RunEnd(run),
+  NORMLAB_RETURN_IF_ERROR(ScanMessages<v1::Event>(*backend_, Table::kEvents, RunPrefix(run), RunEnd(run),
                                                   [&](std::string_view, const v1::Event& event) {
                                                     events.push_back(event);
                                                     return true;
@@ -284,7 +236,7 @@ absl::StatusOr<std::vector<v1::StepHistory>> RecordStore::History(RunId run, int
     steps.back().MergeFrom(record);
     return true;
   };
-  NORMLAB_RETURN_IF_ERROR(ScanMessages<v1::StepHistory>(Table::kHistory, from, RunEnd(run), visit));
+  NORMLAB_RETURN_IF_ERROR(ScanMessages<v1::StepHistory>(*backend_, Table::kHistory, from, RunEnd(run), visit));
   return steps;
 }
 
@@ -296,7 +248,8 @@ absl::StatusOr<Store::LogPage> RecordStore::Logs(RunId run, uint64_t position, i
     page.next_position = LogPosition(key) + 1;
     return true;
   };
-  NORMLAB_RETURN_IF_ERROR(ScanMessages<v1::LogEntry>(Table::kLogs, LogKey(run, position), RunEnd(run), visit));
+  NORMLAB_RETURN_IF_ERROR(
+      ScanMessages<v1::LogEntry>(*backend_, Table::kLogs, LogKey(run, position), RunEnd(run), visit));
   return page;
 }
 
@@ -311,10 +264,11 @@ absl::StatusOr<uint64_t> RecordStore::LogTailPosition(RunId run, int count) {
 template <typename Message>
 absl::StatusOr<Message> RecordStore::Get(Table table, const std::string& key) {
   Message found;
-  NORMLAB_RETURN_IF_ERROR(ScanMessages<Message>(table, key, key + '\0', [&](std::string_view, const Message& message) {
-    found = message;
-    return false;
-  }));
+  NORMLAB_RETURN_IF_ERROR(
+      ScanMessages<Message>(*backend_, table, key, key + '\0', [&](std::string_view, const Message& message) {
+        found = message;
+        return false;
+      }));
   return found;
 }
 

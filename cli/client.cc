@@ -193,6 +193,23 @@ absl::StatusOr<std::vector<v1::StepHistory>> Client::GetMetrics(const std::strin
   return all;
 }
 
+absl::StatusOr<std::vector<v1::StepHistory>> Client::GetMetricsAfter(const std::string& run_id, int64_t after_step,
+                                                                     int limit) {
+  v1::GetMetricsRequest request;
+  request.set_run_id(run_id);
+  request.set_after_step(after_step);
+  request.set_page_size(limit);
+  NORMLAB_ASSIGN_OR_RETURN(auto page, Retry<v1::GetMetricsResponse>([&](auto* context, auto* response) {
+                             return runs_->GetMetrics(context, request, response);
+                           }));
+  return std::vector<v1::StepHistory>(page.steps().begin(), page.steps().end());
+}
+
+absl::StatusOr<v1::RecordAnalysisResponse> Client::RecordAnalysis(const v1::RecordAnalysisRequest& request) {
+  return Retry<v1::RecordAnalysisResponse>(
+      [&](auto* context, auto* response) { return runs_->RecordAnalysis(context, request, response); });
+}
+
 absl::StatusOr<v1::ListWorkersResponse> Client::ListWorkers() {
   return Retry<v1::ListWorkersResponse>(
       [&](auto* context, auto* response) { return workers_->ListWorkers(context, {}, response); });

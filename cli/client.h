@@ -47,6 +47,10 @@ class Client {
   absl::StatusOr<v1::ListEventsResponse> ListEvents(const std::string& run_id);
   /// The whole history of a run, in order of step.
   absl::StatusOr<std::vector<v1::StepHistory>> GetMetrics(const std::string& run_id);
+  /// At most `limit` steps of the history after `after_step`.
+  absl::StatusOr<std::vector<v1::StepHistory>> GetMetricsAfter(const std::string& run_id, int64_t after_step,
+                                                               int limit);
+  absl::StatusOr<v1::RecordAnalysisResponse> RecordAnalysis(const v1::RecordAnalysisRequest& request);
   absl::StatusOr<v1::ListWorkersResponse> ListWorkers();
   absl::StatusOr<v1::SetWorkerCordonResponse> SetWorkerCordon(const v1::SetWorkerCordonRequest& request);
   absl::StatusOr<v1::WhoAmIResponse> WhoAmI();

@@ -1,6 +1,13 @@
-// normlab analyze: what the layers of a trained model do. The work is done by normlab-analyze.
+// normlab analyze: what the layers of a trained model do. normlab-analyze does the work; what it finds out about a run
+// is added to the run's history.
+#include <fstream>
+#include <iterator>
+
+#include "cli/analysis_file.h"
 #include "cli/commands.h"
 #include "cli/run_files.h"
+#include "common/build_id.h"
+#include "common/ids.h"
 #include "common/status.h"
 #include "fmt/format.h"
 #include "fmt/ranges.h"
@@ -16,6 +23,7 @@ struct AnalyzeOptions {
   int sequences = 64;
   int batch = 8;
   int threads = 0;
+  bool is_kept_out = false;  // Of the run's history.
 };
 
 /// What to look at, as flags of normlab-analyze.
@@ -34,6 +42,32 @@ absl::StatusOr<std::vector<std::string>> SourceFlags(const AnalyzeOptions& optio
   return std::vector<std::string>{"--model", options.model, "--data", options.files.data.string()};
 }
 
+/// Adds what was written to the run's history.
+absl::Status Record(const AnalyzeOptions& options, const Session& session) {
+  const std::filesystem::path path = std::filesystem::path(options.out) / "analysis.json";
+  std::ifstream file(path, std::ios::binary);
+  const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  absl::StatusOr<v1::Analysis> analysis = ReadAnalysis(text);
+  if (!analysis.ok()) {
+    return absl::InternalError(fmt::format("{} {}", path.string(), std::string(analysis.status().message())));
+  }
+  analysis->set_build(std::string(BuildId()));
+  v1::RecordAnalysisRequest request;
+  request.set_run_id(options.files.run);
+  request.set_actor(UserName());
+  *request.mutable_analysis() = *std::move(analysis);
+  const auto recorded = session.Connect()->RecordAnalysis(request);
+  if (!recorded.ok()) {
+    return absl::Status(recorded.status().code(),
+                        fmt::format("{} was measured, but not added to {}'s history: {}", path.string(),
+                                    options.files.run, std::string(recorded.status().message())));
+  }
+  session.Hint(fmt::format("{} step {} of {}'s history; all of them: normlab report {} -o report.html",
+                           recorded->replaced() ? "replaced in" : "added to", request.analysis().step(),
+                           options.files.run, RunId::Parse(options.files.run)->experiment.ToString()));
+  return absl::OkStatus();
+}
+
 absl::StatusOr<ExitCode> RunAnalyze(const AnalyzeOptions& options, const Session& session) {
   NORMLAB_ASSIGN_OR_RETURN(std::vector<std::string> arguments, SourceFlags(options, session));
   arguments.insert(arguments.end(), {"--out", options.out, "--sequences", fmt::format("{}", options.sequences),
@@ -43,7 +77,12 @@ absl::StatusOr<ExitCode> RunAnalyze(const AnalyzeOptions& options, const Session
     arguments.insert(arguments.end(), {"--only", fmt::format("{}", fmt::join(options.only, ","))});
   }
   if (session.is_json()) arguments.push_back("--json");
-  return BecomeProgram(session, "normlab-analyze", std::move(arguments));
+  if (options.files.run.empty() || options.is_kept_out) {
+    return BecomeProgram(session, "normlab-analyze", std::move(arguments));
+  }
+  NORMLAB_RETURN_IF_ERROR(RunProgram(session, "normlab-analyze", std::move(arguments)));
+  NORMLAB_RETURN_IF_ERROR(Record(options, session));
+  return ExitCode::kOk;
 }
 
 }  // namespace
@@ -61,6 +100,8 @@ void AddAnalyze(CLI::App& app, Session& session) {
   command->add_option("--out", options->out, "Folder for analysis.json and the CSV files")
       ->required()
       ->type_name("DIR");
+  command->add_flag("--no-record", options->is_kept_out,
+                    "Write files only; else what was measured of a run replaces that of the same step in its history");
   command->add_option("--only", options->only, "Only these: variance, angular, removal, gradients, jacobian")
       ->delimiter(',')
       ->check(CLI::IsMember({"variance", "angular", "removal", "gradients", "jacobian"}));

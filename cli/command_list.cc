@@ -17,6 +17,9 @@ struct ListOptions {
   std::string experiment;
   std::vector<std::string> states;
   std::vector<std::string> labels;
+  std::string owner;
+  std::string since;
+  std::string until;
 };
 
 std::string StatesText(const v1::Experiment& experiment) {
@@ -105,7 +108,18 @@ absl::StatusOr<ExitCode> RunList(const ListOptions& options, const Session& sess
     NORMLAB_ASSIGN_OR_RETURN(const v1::RunState state, ParseState(text));
     selector.add_states(state);
   }
-  const bool is_of_runs = !ids.empty() || !options.labels.empty() || !options.states.empty();
+  selector.set_owner(options.owner);
+  const absl::Time now = absl::Now();
+  for (const auto& [flag, text, target] :
+       {std::tuple("--since", options.since, &v1::RunSelector::mutable_created_after),
+        std::tuple("--until", options.until, &v1::RunSelector::mutable_created_before)}) {
+    if (text.empty()) continue;
+    const auto moment = ParseMoment(text, now, absl::LocalTimeZone());
+    if (!moment.ok())
+      return absl::InvalidArgumentError(fmt::format("{} {}", flag, std::string(moment.status().message())));
+    *(selector.*target)() = ToProto(*moment);
+  }
+  const bool is_of_runs = selector.ByteSizeLong() > 0;
   return is_of_runs ? ListChosenRuns(selector, session) : ListAllExperiments(session);
 }
 
@@ -117,12 +131,20 @@ void AddList(CLI::App& app, Session& session) {
                                  "  normlab list                            # experiments, newest first\n"
                                  "  normlab list exp-0001                   # its runs\n"
                                  "  normlab list --state running            # runs of all experiments\n"
-                                 "  normlab list --label team=nlp -o json",
+                                 "  normlab list --label team=nlp -o json\n"
+                                 "  normlab list --owner ada --since 2d     # what ada submitted in the last two days",
                                  options, [&session](const ListOptions& chosen) { return RunList(chosen, session); });
   command->add_option("experiment", options->experiment, "List the runs of this experiment")->type_name("EXP");
   command->add_option("--state", options->states, "Only runs in this state (may be given several times)")
       ->type_name("STATE")
       ->allow_extra_args(false);
+  command->add_option("--owner", options->owner, "Only runs that this user submitted")->type_name("USER");
+  command->add_option("--since", options->since, "Only runs submitted at this time or later")->type_name("TIME");
+  command
+      ->add_option("--until", options->until,
+                   "Only runs submitted before this time: '2026-01-31', '2026-01-31 12:00' (local time), or how long "
+                   "ago: '90m', '2d'")
+      ->type_name("TIME");
   command->add_option("-l,--label", options->labels, "Only runs with this label (may be given several times)")
       ->type_name("KEY=VALUE")
       ->allow_extra_args(false);

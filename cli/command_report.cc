@@ -6,6 +6,7 @@
 #include "cli/commands.h"
 #include "cli/progress_line.h"
 #include "cli/report/render.h"
+#include "common/build_id.h"
 #include "common/durable_file.h"
 #include "common/ids.h"
 #include "common/status.h"
@@ -50,6 +51,10 @@ absl::StatusOr<Target> ChooseTarget(const std::string& output) {
 absl::StatusOr<report::Input> Fetch(Client& client, const std::string& id, bool is_silent) {
   report::Input input;
   NORMLAB_ASSIGN_OR_RETURN(input.experiment, client.GetExperiment(id));
+  NORMLAB_ASSIGN_OR_RETURN(const v1::Info info, client.GetInfo());
+  // One of before builds were told.
+  input.coordinator_build = info.build().empty() ? info.version() : info.build();
+  input.report_build = std::string(BuildId());
   v1::RunSelector selector;
   selector.set_experiment_id(id);
   NORMLAB_ASSIGN_OR_RETURN(const std::vector<v1::Run> runs, client.ListRuns(selector));

@@ -51,6 +51,19 @@ std::string LayersText(const v1::RunProgress& progress) {
   return fmt::format("{}", fmt::join(values, " "));
 }
 
+std::string AnalysisText(const v1::RunProgress& progress) {
+  if (progress.analysis_steps().empty()) return "";
+  return fmt::format("of step {}", fmt::join(progress.analysis_steps(), ", "));
+}
+
+std::string EnvironmentText(const v1::Run& run) {
+  if (!run.has_environment()) return "";
+  const v1::AttemptEnvironment& environment = run.environment();
+  return fmt::format("normlab {}, LibTorch {}, {} of {}; coordinator {}", environment.worker_build(),
+                     environment.started().torch_version(), environment.started().device(), environment.worker_host(),
+                     environment.coordinator_build());
+}
+
 void PrintEvents(const v1::ListEventsResponse& events) {
   Table table({{"TIME"}, {"TRY", Align::kRight}, {"STATE"}, {"BY"}, {"REASON"}});
   for (const v1::Event& event : events.events()) {
@@ -78,6 +91,8 @@ void PrintRun(const v1::Run& run) {
   PrintLine("evaluation", EvalText(run.progress()));
   PrintLine("checkpoint", CheckpointText(run.progress()));
   PrintLine("variance", LayersText(run.progress()));
+  PrintLine("analysis", AnalysisText(run.progress()));
+  PrintLine("environment", EnvironmentText(run));
   PrintLine("owner", run.owner());
   PrintLine("priority", fmt::format("{}", run.priority()));
   PrintLine("labels", PairsText(run.labels()));
@@ -110,6 +125,9 @@ absl::StatusOr<ExitCode> ShowRun(const std::string& id, const Session& session) 
       break;
     case v1::SUCCEEDED:
       session.Hint(fmt::format("results: normlab compare {}", run.experiment_id()));
+      session.Hint(run.progress().analysis_steps().empty()
+                       ? fmt::format("what its layers do: normlab analyze {0} --out analysis/{0}", id)
+                       : fmt::format("what its layers do: normlab report {} -o report.html", run.experiment_id()));
       break;
     default:
       session.Hint(fmt::format("follow it: normlab watch {0}   what it says: normlab logs -f {0}", id));

@@ -1,5 +1,6 @@
 // normlab version: this program's, and the coordinator's if one answers.
 #include "cli/commands.h"
+#include "common/build_id.h"
 #include "common/version.h"
 #include "fmt/format.h"
 
@@ -14,15 +15,16 @@ absl::StatusOr<ExitCode> RunVersion(const VersionOptions& options, const Session
   absl::StatusOr<v1::Info> info = absl::UnavailableError("not asked");
   if (!options.is_client_only) info = session.Connect()->GetInfo();
   if (session.is_json()) {
-    fmt::print("{{\"version\": \"{}\", \"protocol_version\": {}, \"coordinator\": {}}}\n", kVersion, kProtocolVersion,
-               info.ok() ? ToJson(*info, /*is_indented=*/false) : "null");
+    fmt::print("{{\"version\": \"{}\", \"build\": \"{}\", \"protocol_version\": {}, \"coordinator\": {}}}\n", kVersion,
+               BuildId(), kProtocolVersion, info.ok() ? ToJson(*info, /*is_indented=*/false) : "null");
     return ExitCode::kOk;
   }
-  fmt::print("normlab {} (protocol {})\n", kVersion, kProtocolVersion);
+  fmt::print("normlab {} (protocol {})\n", BuildId(), kProtocolVersion);
   if (info.ok()) {
     fmt::print("coordinator {} at {} (protocol {}, store {}): {} experiments, {} runs, {} workers, http {}\n",
-               info->version(), session.server, info->protocol_version(), info->schema_version(),
-               info->num_experiments(), info->num_runs(), info->num_workers(), info->http_address());
+               info->build().empty() ? info->version() : info->build(), session.server, info->protocol_version(),
+               info->schema_version(), info->num_experiments(), info->num_runs(), info->num_workers(),
+               info->http_address());
   } else if (!options.is_client_only) {
     session.Hint(fmt::format("no coordinator answers at {}", session.server));
   }

@@ -2,12 +2,15 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <memory>
+#include <mutex>
 
 #include "absl/time/clock.h"
 #include "cli/commands.h"
 #include "cli/follow.h"
 #include "cli/format.h"
 #include "cli/progress_view.h"
+#include "cli/trend_reader.h"
 #include "common/status.h"
 #include "fmt/format.h"
 
@@ -18,14 +21,20 @@ struct WatchOptions {
   std::string id;
 };
 
-/// Shows the runs: redrawn in place on a terminal, as lines elsewhere, as JSON lines for programs.
+/// Shows the runs: redrawn in place on a terminal, as lines elsewhere, as JSON lines for programs. Any thread.
 class Screen {
  public:
-  Screen(std::string id, bool is_json)
-      : id_(std::move(id)), is_json_(is_json), is_live_(!is_json && IsTerminal(STDOUT_FILENO)) {
-    if (is_live_) fmt::print("\x1b[?25l");  // The cursor would flicker over the bars.
+  Screen(std::string id, const Session& session)
+      : id_(std::move(id)), is_json_(session.is_json()), is_live_(!is_json_ && IsTerminal(STDOUT_FILENO)) {
+    if (!is_live_) return;
+    fmt::print("\x1b[?25l");  // The cursor would flicker over the bars.
+    reader_ = std::make_unique<TrendReader>(std::make_unique<Client>(
+                                                session.server, [](const std::string&) {}, session.security),
+                                            [this](RunId run, const Trend& trend) { SetTrend(run, trend); });
   }
   ~Screen() {
+    reader_.reset();
+    const std::scoped_lock lock(mutex_);
     if (is_live_ && is_stale_) Draw();
     if (is_live_) fmt::print("\x1b[?25h");
     std::fflush(stdout);
@@ -33,6 +42,7 @@ class Screen {
 
   void Update(const v1::WatchRunsResponse& response) {
     const absl::Time now = absl::Now();
+    const std::scoped_lock lock(mutex_);
     note_.clear();
     for (const v1::Run& run : response.runs()) {
       runs_[RunId::Parse(run.id()).value_or(RunId{})] = run;
@@ -41,26 +51,55 @@ class Screen {
         fmt::print("{}  {}\n", absl::FormatTime("%H:%M:%S", now, absl::LocalTimeZone()), DescribeRun(run));
       }
     }
+    if (is_live_) FollowShown();
+    DrawSoon(now);
+  }
+
+  void Lost(const std::string& note) {
+    const std::scoped_lock lock(mutex_);
+    note_ = note;
+    is_live_ ? Draw() : is_json_ ? void() : fmt::print(stderr, "{}\n", note);
+    std::fflush(stdout);
+  }
+
+  RunsById runs() const {
+    const std::scoped_lock lock(mutex_);
+    return runs_;
+  }
+
+ private:
+  void SetTrend(RunId run, const Trend& trend) {
+    const std::scoped_lock lock(mutex_);
+    trends_[run] = trend;
+    DrawSoon(absl::Now());
+  }
+
+  /// Only what has a line is worth reading.
+  void FollowShown() {
+    std::vector<std::pair<RunId, int64_t>> followed;
+    for (const RunId id : ShownRuns(runs_, SizeOfTerminal(STDOUT_FILENO).rows)) {
+      const int64_t step = runs_.at(id).progress().step();
+      if (step > 0) followed.emplace_back(id, step);
+    }
+    reader_->Follow(std::move(followed));
+  }
+
+  void DrawSoon(absl::Time now) {
     is_stale_ = true;
     // Several updates arrive per redraw; the eye needs ten frames a second.
     if (is_live_ && now - drawn_at_ >= absl::Milliseconds(100)) Draw();
     std::fflush(stdout);
   }
 
-  void Lost(const std::string& note) {
-    note_ = note;
-    is_live_ ? Draw() : is_json_ ? void() : fmt::print(stderr, "{}\n", note);
-    std::fflush(stdout);
-  }
-
-  const RunsById& runs() const { return runs_; }
-
- private:
   void Draw() {
     const TerminalSize size = SizeOfTerminal(STDOUT_FILENO);
     std::string title = fmt::format("{}  {}", id_, CountStates(runs_));
     if (!note_.empty()) title += "  (" + note_ + ")";
-    const auto lines = DrawRuns(title, runs_, size.columns - 1, size.rows - 1, WantsColor(STDOUT_FILENO));
+    const auto lines = DrawRuns(title, runs_, trends_,
+                                {.columns = size.columns - 1,
+                                 .rows = size.rows - 1,
+                                 .is_colored = WantsColor(STDOUT_FILENO),
+                                 .is_unicode = WantsUnicode()});
     std::string frame;
     if (drawn_ > 0) frame += fmt::format("\x1b[{}A", drawn_);
     for (const std::string& line : lines) frame += line + "\x1b[K\n";
@@ -74,12 +113,15 @@ class Screen {
   const std::string id_;
   const bool is_json_;
   const bool is_live_;
+  mutable std::mutex mutex_;  // Guards all below but the reader.
   RunsById runs_;
+  TrendsById trends_;
   std::string note_;
   LineFilter filter_{absl::Seconds(5)};
   int drawn_ = 0;  // Lines of the last frame.
   absl::Time drawn_at_ = absl::InfinitePast();
   bool is_stale_ = false;
+  std::unique_ptr<TrendReader> reader_;  // Null unless live.
 };
 
 absl::StatusOr<ExitCode> RunWatch(const WatchOptions& options, const Session& session) {
@@ -91,7 +133,7 @@ absl::StatusOr<ExitCode> RunWatch(const WatchOptions& options, const Session& se
   RunsById runs;
   absl::Status status;
   {
-    Screen screen(options.id, session.is_json());
+    Screen screen(options.id, session);
     status = Follow<v1::WatchRunsResponse>(
         *client, interrupt, [&](grpc::ClientContext* context) { return client->WatchRuns(context, request); },
         [&](const v1::WatchRunsResponse& response) { screen.Update(response); },

@@ -13,6 +13,12 @@ absl::Time FromProto(const google::protobuf::Timestamp& time) {
   return absl::FromUnixSeconds(time.seconds()) + absl::Nanoseconds(time.nanos());
 }
 
+google::protobuf::Timestamp ToProto(absl::Time time) {
+  google::protobuf::Timestamp timestamp;
+  timestamp.set_seconds(absl::ToUnixSeconds(time));
+  return timestamp;
+}
+
 std::string AgoText(const google::protobuf::Timestamp& time, absl::Time now) {
   const absl::Duration age = now - FromProto(time);
   return age < absl::Seconds(1) ? "just now" : DurationText(age) + " ago";

@@ -20,6 +20,8 @@ std::string TimeText(const google::protobuf::Timestamp& time);
 /// "2026-01-31 12:00:00 UTC", the same on every machine.
 std::string UtcText(const google::protobuf::Timestamp& time);
 absl::Time FromProto(const google::protobuf::Timestamp& time);
+/// Of whole seconds.
+google::protobuf::Timestamp ToProto(absl::Time time);
 /// "a=1 b=2" in order of key.
 std::string PairsText(const google::protobuf::Map<std::string, std::string>& pairs);
 /// The values of the run's axes alone: "lns 1".

@@ -29,6 +29,11 @@ void AddRunFilesFlags(CLI::App* command, RunFilesOptions* options);
 /// if it has no checkpoint below the root (yet), INVALID_ARGUMENT if neither or both are given.
 absl::StatusOr<RunFiles> FindRunFiles(const RunFilesOptions& options, const Session& session);
 
+/// Runs the program of that name beside this one, with this one's input and output, and waits for its end: OK if it
+/// ended with 0. What it has to say it has said: INTERNAL names only its exit code, CANCELLED says that it was
+/// interrupted.
+absl::Status RunProgram(const Session& session, const std::string& name, std::vector<std::string> arguments);
+
 /// Becomes the program of that name beside this one; returns only if that is not possible.
 absl::Status BecomeProgram(const Session& session, const std::string& name, std::vector<std::string> arguments);
 

@@ -5,6 +5,7 @@
 
 #include <cstdlib>
 
+#include "absl/strings/ascii.h"
 #include "fmt/format.h"
 
 namespace normlab::cli {
@@ -46,6 +47,16 @@ bool IsTerminal(int fd) {
 bool WantsColor(int fd) {
   const char* no_color = std::getenv("NO_COLOR");
   return IsTerminal(fd) && (no_color == nullptr || *no_color == '\0');
+}
+
+bool WantsUnicode() {
+  for (const char* name : {"LC_ALL", "LC_CTYPE", "LANG"}) {
+    const char* locale = std::getenv(name);
+    if (locale == nullptr || *locale == '\0') continue;
+    const std::string text = absl::AsciiStrToLower(locale);
+    return text.find("utf-8") != std::string::npos || text.find("utf8") != std::string::npos;
+  }
+  return false;
 }
 
 TerminalSize SizeOfTerminal(int fd) {

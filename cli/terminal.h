@@ -15,6 +15,8 @@ std::string Paint(std::string_view text, Style style, bool is_colored);
 bool IsTerminal(int fd);
 /// True if `fd` is a terminal and NO_COLOR (no-color.org) is not set.
 bool WantsColor(int fd);
+/// True if the locale (LC_ALL, LC_CTYPE, LANG, in this order) says UTF-8.
+bool WantsUnicode();
 /// Columns and rows of the terminal `fd`; 80 x 24 if it does not say.
 struct TerminalSize {
   int columns = 80;

@@ -67,7 +67,7 @@ TEST(FormatTest, TimeLeftFollowsFromStepsAndSpeed) {
 }
 
 TEST(DrawRunsTest, ARunningRunShowsBarStepLossSpeedAndTimeLeft) {
-  const auto lines = DrawRuns("exp-0001", ById({MakeRun(1, v1::RUNNING, 50)}), 120, 10, false);
+  const auto lines = DrawRuns("exp-0001", ById({MakeRun(1, v1::RUNNING, 50)}), {}, {.columns = 120, .rows = 10});
   ASSERT_THAT(lines, SizeIs(2));
   EXPECT_EQ(lines[0], "exp-0001");
   EXPECT_THAT(lines[1],
@@ -78,9 +78,10 @@ TEST(DrawRunsTest, ARunningRunShowsBarStepLossSpeedAndTimeLeft) {
 TEST(DrawRunsTest, NoLineIsWiderThanTheTerminal) {
   v1::Run waiting = MakeRun(2, v1::QUEUED, 0);
   waiting.set_reason(std::string(300, 'r'));
+  const TrendsById trends = {{RunId{{1}, 1}, {.losses = std::vector<double>(50, 2.5), .variances = {1, 2, 4}}}};
   for (const int columns : {10, 40, 60, 80, 200}) {
-    for (const std::string& line :
-         DrawRuns("a title", ById({MakeRun(1, v1::RUNNING, 50), waiting}), columns, 10, true)) {
+    for (const std::string& line : DrawRuns("a title", ById({MakeRun(1, v1::RUNNING, 50), waiting}), trends,
+                                            {.columns = columns, .rows = 10, .is_colored = true})) {
       EXPECT_LE(DisplayWidth(line), columns) << line;
     }
   }
@@ -89,7 +90,7 @@ TEST(DrawRunsTest, NoLineIsWiderThanTheTerminal) {
 TEST(DrawRunsTest, WhatDoesNotFitIsCountedAndRunningRunsStay) {
   std::vector<v1::Run> runs;
   for (int i = 1; i <= 20; ++i) runs.push_back(MakeRun(i, i == 20 ? v1::RUNNING : v1::SUCCEEDED, 100));
-  const auto lines = DrawRuns("title", ById(runs), 120, 6, false);
+  const auto lines = DrawRuns("title", ById(runs), {}, {.columns = 120, .rows = 6});
   ASSERT_THAT(lines, SizeIs(6));
   EXPECT_THAT(lines[1], HasSubstr("exp-0001.20"));
   EXPECT_EQ(lines.back(), "... and 16 more; all: normlab list");
@@ -98,7 +99,71 @@ TEST(DrawRunsTest, WhatDoesNotFitIsCountedAndRunningRunsStay) {
 TEST(DrawRunsTest, ADivergedRunSaysSo) {
   v1::Run run = MakeRun(1, v1::SUCCEEDED, 100);
   run.mutable_progress()->set_diverged(true);
-  EXPECT_THAT(DrawRuns("t", ById({run}), 120, 10, false)[1], HasSubstr("SUCCEEDED, diverged"));
+  EXPECT_THAT(DrawRuns("t", ById({run}), {}, {.columns = 120, .rows = 10})[1], HasSubstr("SUCCEEDED, diverged"));
+}
+
+TEST(DrawRunsTest, SparklinesStandUnderTheirHeadings) {
+  const TrendsById trends = {{RunId{{1}, 1}, {.losses = {8, 4, 2, 1}, .variances = {1, 10, 100}}}};
+  const auto lines = DrawRuns("t", ById({MakeRun(1, v1::RUNNING, 50)}), trends, {.columns = 140, .rows = 10});
+  ASSERT_THAT(lines, SizeIs(3));
+  const auto column_of = [](const std::string& line, const char* text) {
+    return DisplayWidth(line.substr(0, line.find(text)));
+  };
+  EXPECT_THAT(lines[2], AllOf(HasSubstr("█▄▂▁"), HasSubstr("▁▅█")));
+  EXPECT_EQ(column_of(lines[1], "loss"), column_of(lines[2], "█▄▂▁"));
+  EXPECT_EQ(column_of(lines[1], "variance by layer (log)"), column_of(lines[2], "▁▅█"));
+}
+
+TEST(DrawRunsTest, WithoutUnicodeEveryLineIsAscii) {
+  const TrendsById trends = {{RunId{{1}, 1}, {.losses = {8, 4, 2, 1}, .variances = {1, 10, 100}}}};
+  const auto lines =
+      DrawRuns("t", ById({MakeRun(1, v1::RUNNING, 50)}), trends, {.columns = 140, .rows = 10, .is_unicode = false});
+  for (const std::string& line : lines) {
+    for (const char c : line) EXPECT_GT(c, 0) << line;
+  }
+  EXPECT_THAT(lines[2], AllOf(HasSubstr("####"), HasSubstr("#-._")));
+}
+
+TEST(DrawRunsTest, WhereThereIsNoRoomTheVariancesGoFirst) {
+  const TrendsById trends = {{RunId{{1}, 1}, {.losses = {8, 4, 2, 1}, .variances = {1, 10, 100}}}};
+  const RunsById runs = ById({MakeRun(1, v1::RUNNING, 50)});
+  EXPECT_THAT(DrawRuns("t", runs, trends, {.columns = 96, .rows = 10})[2],
+              AllOf(HasSubstr("█▄▂▁"), Not(HasSubstr("▁▅█"))));
+  EXPECT_THAT(DrawRuns("t", runs, trends, {.columns = 80, .rows = 10})[2], Not(HasSubstr("█▄▂▁")));
+}
+
+TEST(ExtendTest, KeepsLossesInOrderAndTheLastVariances) {
+  std::vector<v1::StepHistory> history(3);
+  for (int i = 0; i < 3; ++i) {
+    history[i].set_step(i + 1);
+    history[i].mutable_report()->set_loss(5 - i);
+  }
+  history[1].mutable_layers()->add_layers()->set_output_variance(7);
+  history[2].clear_report();
+  Trend trend;
+  Extend(history, &trend);
+  EXPECT_EQ(trend.last_step, 3);
+  EXPECT_THAT(trend.losses, ElementsAre(5, 4));
+  EXPECT_THAT(trend.variances, ElementsAre(7));
+}
+
+TEST(SparklineTest, ShowsMeansOfWhatDoesNotFitAndMarksWhatIsNoNumber) {
+  EXPECT_EQ(Sparkline({}, 8), "");
+  EXPECT_EQ(Sparkline({3, 3}, 8), "▁▁");
+  EXPECT_EQ(Sparkline({0, 0, 7, 7}, 2), "▁█");
+  EXPECT_EQ(Sparkline({0, std::numeric_limits<double>::quiet_NaN(), 7}, 8, false), "_!#");
+}
+
+TEST(ParseMomentTest, TakesDatesAndAges) {
+  const absl::Time now = absl::FromUnixSeconds(1'800'000'000);
+  const absl::TimeZone utc = absl::UTCTimeZone();
+  EXPECT_EQ(*ParseMoment("90m", now, utc), now - absl::Minutes(90));
+  EXPECT_EQ(*ParseMoment("2d", now, utc), now - absl::Hours(48));
+  EXPECT_EQ(*ParseMoment("2026-01-31", now, utc), absl::FromCivil(absl::CivilDay(2026, 1, 31), utc));
+  EXPECT_EQ(*ParseMoment("2026-01-31 12:30", now, utc), absl::FromCivil(absl::CivilMinute(2026, 1, 31, 12, 30), utc));
+  for (const char* wrong : {"", "d", "-2d", "2y", "yesterday", "2026-13-01"}) {
+    EXPECT_FALSE(ParseMoment(wrong, now, utc).ok()) << wrong;
+  }
 }
 
 TEST(CountStatesTest, CountsInOrderOfARunsLife) {

@@ -75,7 +75,8 @@ void DrawAxes(const Chart& chart, const Scale& x, const Scale& y, std::string* s
                         y(tick) + 4, TickText(tick));
   }
   for (const double tick : LinearTicks(x.min, x.max, 6)) {
-    if (tick != std::floor(tick)) continue;  // Steps and layers are whole.
+    // Steps and layers are whole, and layers begin at 1.
+    if (tick != std::floor(tick) || (chart.is_bars && tick < 1)) continue;
     *svg += fmt::format(R"(<text class="tick" text-anchor="middle" x="{:.1f}" y="{:.1f}">{}</text>)", x(tick),
                         kHeight - kBottom + 16, TickText(tick));
   }
@@ -113,6 +114,22 @@ void DrawLine(const Chart& chart, const ChartLine& line, const Scale& x, const S
   }
   *svg += fmt::format(R"svg(<path class="line" stroke="var(--{})" d="{}"><title>{}</title></path>)svg", line.color,
                       path, EscapeHtml(line.label));
+}
+
+void DrawBars(const ChartLine& line, const Scale& x, const Scale& y, std::string* svg) {
+  const double width = 0.72 * (x(1) - x(0));
+  for (const ChartPoint& point : line.points) {
+    if (!std::isfinite(point.y)) continue;
+    *svg +=
+        fmt::format(R"svg(<rect fill="var(--{})" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"/>)svg",
+                    line.color, x(point.x) - width / 2, std::min(y(point.y), y(0)), width, std::abs(y(point.y) - y(0)));
+    if (point.low < point.high) {
+      *svg += fmt::format(R"(<line class="whisker" x1="{0:.1f}" x2="{0:.1f}" y1="{1:.1f}" y2="{2:.1f}"/>)", x(point.x),
+                          y(point.low), y(point.high));
+    }
+  }
+  *svg += fmt::format(R"(<line class="axis" x1="{0:.1f}" x2="{1:.1f}" y1="{2:.1f}" y2="{2:.1f}"/>)", kLeft,
+                      kWidth - kRight, y(0));
 }
 
 }  // namespace
@@ -154,7 +171,8 @@ std::pair<double, double> RangeOf(const Chart& chart) {
       }
     }
   }
-  return low <= high ? std::pair(low, high) : std::pair(0.0, 0.0);
+  if (low > high) return {0, 0};
+  return chart.is_bars ? std::pair(std::min(low, 0.0), std::max(high, 0.0)) : std::pair(low, high);
 }
 
 std::string ToSvg(const Chart& chart) {
@@ -169,12 +187,15 @@ std::string ToSvg(const Chart& chart) {
     }
   }
   if (first > last) return "";
+  if (chart.is_bars) first -= 0.5, last += 0.5;
   const Scale x = MakeScale(first, last, /*is_log=*/false, kLeft, kWidth - kRight);
   const Scale y = MakeScale(low, high, chart.is_log, kHeight - kBottom, kTop);
   std::string svg =
       fmt::format(R"(<svg viewBox="0 0 {} {}" role="img"><title>{}</title>)", kWidth, kHeight, EscapeHtml(chart.title));
   DrawAxes(chart, x, y, &svg);
-  for (const ChartLine& line : chart.lines) DrawLine(chart, line, x, y, &svg);
+  for (const ChartLine& line : chart.lines) {
+    chart.is_bars ? DrawBars(line, x, y, &svg) : DrawLine(chart, line, x, y, &svg);
+  }
   return svg + "</svg>";
 }
 

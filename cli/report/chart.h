@@ -25,7 +25,8 @@ struct Chart {
   std::string title;
   std::string x_title;
   std::string y_title;
-  bool is_log = false;  // The y axis; values that are not positive are left out.
+  bool is_log = false;   // The y axis; values that are not positive are left out.
+  bool is_bars = false;  // A bar from 0 for each point of the one line, with its band as a whisker.
   std::vector<ChartLine> lines;
   /// Range of y; both 0: what the points need. Charts side by side share one.
   double y_min = 0;

@@ -52,6 +52,11 @@ svg { width: 100%; height: auto; display: block; }
 .grid { stroke: var(--rule); stroke-width: 1; } .axis { stroke: var(--quiet); }
 .tick { fill: var(--quiet); font-size: 12px; } .label { fill: var(--quiet); font-size: 13px; }
 .line { fill: none; stroke-width: 2; stroke-linejoin: round; } .band { opacity: 0.18; }
+.whisker { stroke: var(--ink); stroke-width: 1.5; opacity: 0.7; }
+/* Viridis: even steps of lightness, for every kind of colour vision, on either ground and on grey paper. */
+.h0 { fill: #440154; } .h1 { fill: #482173; } .h2 { fill: #433e85; } .h3 { fill: #38598c; } .h4 { fill: #2d708e; } .h5 { fill: #25858e; }
+.h6 { fill: #1e9b8a; } .h7 { fill: #2ab07f; } .h8 { fill: #52c569; } .h9 { fill: #86d549; } .h10 { fill: #c2df23; } .h11 { fill: #fde725; }
+.heat { -webkit-print-color-adjust: exact; print-color-adjust: exact; } .scale { max-width: 26rem; }
 /* Lines that lie on one another, and paper without colours. */
 .line[stroke="var(--c3)"] { stroke-dasharray: 2 5; stroke-linecap: round; } .line[stroke="var(--c4)"] { stroke-dasharray: 9 5; }
 .line[stroke="var(--c5)"] { stroke-dasharray: 9 4 2 4; } .line[stroke="var(--c6)"] { stroke-dasharray: 5 3; }

@@ -3,8 +3,10 @@
 
 #include "cli/format.h"
 #include "cli/report/chart.h"
+#include "cli/report/heat_map.h"
 #include "cli/report/page_style.h"
 #include "cli/report/render.h"
+#include "cli/report/study.h"
 #include "cli/report/tables.h"
 #include "fmt/format.h"
 #include "fmt/ranges.h"
@@ -120,6 +122,110 @@ std::string VarianceOverTraining(const Report& report) {
          html + "</div>\n";
 }
 
+std::vector<ChartPoint> PointsOf(const LayerRange& range) {
+  std::vector<ChartPoint> points;
+  for (std::size_t i = 0; i < range.mean.size(); ++i) {
+    points.push_back({static_cast<double>(i + 1), range.mean[i], range.low[i], range.high[i]});
+  }
+  return points;
+}
+
+std::string StudyText(const LayerStudy& study) {
+  return fmt::format("{} run{}, update {}.", study.num_runs, study.num_runs == 1 ? "" : "s",
+                     fmt::join(study.steps, ", "));
+}
+
+/// A heat map per arm, all with the same colours.
+std::string DistanceFigures(const Report& report) {
+  std::vector<const Triangle*> triangles;
+  for (const Arm& arm : report.arms) {
+    const auto& study = arm.groups[arm.best].study;
+    if (study) triangles.push_back(&study->distances);
+  }
+  const ColorScale scale = ScaleOf(triangles);
+  std::string html;
+  for (const Arm& arm : report.arms) {
+    const auto& study = arm.groups[arm.best].study;
+    if (!study || study->distances.empty()) continue;
+    html += fmt::format("<figure><figcaption><b>{}</b> {}</figcaption>{}</figure>\n", EscapeHtml(arm.label),
+                        StudyText(*study), HeatMapSvg(arm.label, study->distances, scale));
+  }
+  if (html.empty()) return "";
+  return "<h2>Angular distance between layers</h2>\n<p class=\"note\">d(l, n) = arccos(cos(x_l, x_{l+n})) / π of the "
+         "inputs of layer l and of the layer n further on (arXiv:2502.05795, eq. 1), raw values, mean over all "
+         "positions and runs. Dark: the layers between change little. One colour scale for all arms:</p>\n" +
+         ColorScaleSvg(scale) + "<div class=\"grid2\">\n" + html + "</div>\n";
+}
+
+/// Bars per arm, all with the same axis.
+std::string RemovalFigures(const Report& report) {
+  std::vector<std::pair<Chart, std::string>> charts;
+  double low = 0, high = 0;
+  for (std::size_t i = 0; i < report.arms.size(); ++i) {
+    const Arm& arm = report.arms[i];
+    const auto& study = arm.groups[arm.best].study;
+    if (!study || study->removal.mean.empty()) continue;
+    Chart chart{.title = arm.label, .x_title = "layer removed", .y_title = "loss increase, nats", .is_bars = true};
+    chart.lines.push_back({arm.label, ColorOf(i), PointsOf(study->removal)});
+    const auto [smallest, largest] = RangeOf(chart);
+    low = std::min(low, smallest), high = std::max(high, largest);
+    charts.emplace_back(std::move(chart), StudyText(*study));
+  }
+  std::string html;
+  for (auto& [chart, note] : charts) {
+    chart.y_min = low, chart.y_max = high;
+    html += FigureOf(chart, note, /*has_legend=*/false);
+  }
+  if (html.empty()) return "";
+  return TableOf(RemovalTable(report)) +
+         "<p class=\"note\">All with the same scale; the line is from the smallest to the "
+         "largest run.</p>\n<div class=\"grid2\">\n" +
+         html + "</div>\n";
+}
+
+std::string JacobianFigure(const Report& report) {
+  Chart chart{.title = "Distance of each layer's Jacobian from the identity",
+              .x_title = "layer",
+              .y_title = "median over tokens (log)",
+              .is_log = true};
+  for (std::size_t i = 0; i < report.arms.size(); ++i) {
+    const auto& study = report.arms[i].groups[report.arms[i].best].study;
+    if (!study || study->jacobian.mean.empty()) continue;
+    chart.lines.push_back({report.arms[i].label, ColorOf(i), PointsOf(study->jacobian)});
+  }
+  return FigureOf(chart,
+                  "E |J v − v|² / |v|² for random v; near 0 the layer does nothing. The band is from the smallest "
+                  "to the largest run.");
+}
+
+/// Which arms lack an analysis, and the command that makes it.
+std::string AnalysisHint(const Report& report) {
+  std::string commands;
+  bool has_some = false;
+  for (const Arm& arm : report.arms) {
+    const Group& group = arm.groups[arm.best];
+    has_some = has_some || group.study;
+    if (group.run_to_analyze.empty()) continue;
+    commands += fmt::format("normlab analyze {0} --out analysis/{0}    # {1}\n", group.run_to_analyze, arm.label);
+  }
+  if (commands.empty()) return "";
+  return fmt::format(
+      "<h2>{}</h2>\n<p>{} Each of these measures a run's newest checkpoint and adds it to the run's "
+      "history; then make this report again.</p>\n<pre>{}</pre>\n",
+      has_some ? "Arms without an analysis" : "Angular distance and layer removal",
+      has_some ? "What is inside the layers of these arms has not been measured."
+               : "No run of this experiment has been analyzed, so what is inside the layers is not known.",
+      EscapeHtml(commands));
+}
+
+std::string EnvironmentSection(const Report& report) {
+  const std::string html = TableOf(EnvironmentTable(report));
+  if (!AreMixed(report.environments)) return html;
+  return html +
+         "<p class=\"warning\">These runs were not all trained by the same build, LibTorch and device: a difference "
+         "between arms may be theirs.</p>\n";
+}
+
 std::string AxesText(const Report& report) {
   if (report.axes.empty()) return "<p>A single run: nothing was varied.</p>\n";
   std::string html = "<dl>";
@@ -139,6 +245,9 @@ std::string Heading(const Report& report) {
   if (!spec.description().empty()) html += fmt::format("<p>{}</p>\n", EscapeHtml(spec.description()));
   if (!report.is_complete) {
     html += "<p class=\"warning\">Not all runs have ended: the numbers below will change.</p>\n";
+  }
+  if (AreMixed(report.environments)) {
+    html += "<p class=\"warning\">Runs were trained by different versions or devices: see the end of the page.</p>\n";
   }
   if (report.num_seeds < 3) {
     html +=
@@ -166,8 +275,10 @@ std::string ToHtml(const Report& report) {
   html += TableOf(LayerTable(report));
   html += LayerFigures(report);
   html += VarianceOverTraining(report);
+  html += DistanceFigures(report) + RemovalFigures(report) + JacobianFigure(report) + AnalysisHint(report);
   html += TableOf(CostTable(report));
   html += TableOf(TroubleTable(report));
+  html += EnvironmentSection(report);
   html += fmt::format(
       "<h2>How to run it again</h2>\n<p>Save this as <code>{0}.yaml</code> and call "
       "<code>normlab submit {0}.yaml</code>.</p>\n<details open><summary>The whole "

@@ -1,6 +1,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/report/render.h"
+#include "cli/report/study.h"
 #include "cli/report/tables.h"
 #include "common/spec.h"
 #include "fmt/format.h"
@@ -63,6 +64,29 @@ ordered_json JsonOf(const Curve& curve) {
 
 ordered_json JsonOf(const LayerProfile& profile) { return {{"step", profile.step}, {"by_layer", profile.values}}; }
 
+ordered_json JsonOf(const LayerRange& range) {
+  if (range.mean.empty()) return nullptr;
+  return {{"by_layer", range.mean}, {"low", range.low}, {"high", range.high}};
+}
+
+ordered_json JsonOf(const LayerStudy& study) {
+  return {{"num_runs", study.num_runs},
+          {"steps", study.steps},
+          {"loss_increase_without_layer", JsonOf(study.removal)},
+          {"jacobian_identity_distance_median", JsonOf(study.jacobian)},
+          {"angular_distance", study.distances.empty() ? ordered_json(nullptr) : ordered_json(study.distances)}};
+}
+
+ordered_json JsonOf(const Environment& with) {
+  return {{"normlab", with.worker_build},
+          {"torch", with.torch_version},
+          {"device", with.device},
+          {"host", with.worker_host},
+          {"coordinator", with.coordinator_build},
+          {"attempts", with.attempts},
+          {"runs", with.runs}};
+}
+
 ordered_json JsonOf(const Group& group) {
   ordered_json runs = ordered_json::array(), variance = ordered_json::array();
   for (const RunSummary& run : group.runs) {
@@ -85,6 +109,7 @@ ordered_json JsonOf(const Group& group) {
           {"validation_loss_curve", JsonOf(group.validation_loss)},
           {"output_variance", variance},
           {"gradient_norm", group.gradient_norm ? JsonOf(*group.gradient_norm) : ordered_json(nullptr)},
+          {"analysis", group.study ? JsonOf(*group.study) : ordered_json(nullptr)},
           {"runs", runs}};
 }
 
@@ -116,8 +141,12 @@ std::string ToMarkdown(const Report& report) {
   if (!report.is_complete) text += "Not all runs have ended: these numbers will change.\n\n";
   text += TableOf(ResultTable(report));
   for (const TextTable& table : ComparisonTables(report)) text += TableOf(table);
-  for (const TextTable& table : {RateTable(report), LayerTable(report), CostTable(report), TroubleTable(report)}) {
+  for (const TextTable& table : {RateTable(report), LayerTable(report), RemovalTable(report), CostTable(report),
+                                 TroubleTable(report), EnvironmentTable(report)}) {
     text += TableOf(table);
+  }
+  if (AreMixed(report.environments)) {
+    text += "These runs were not all trained by the same build, LibTorch and device.\n\n";
   }
   return text + "## How to run it again\n\n`normlab submit` of this file:\n\n```yaml\n" + SpecYaml(report) + "```\n";
 }
@@ -136,7 +165,8 @@ std::string ToCsv(const Report& report) {
 }
 
 std::string ToJson(const Report& report) {
-  ordered_json arms = ordered_json::array(), families = ordered_json::array();
+  ordered_json arms = ordered_json::array(), families = ordered_json::array(), environments = ordered_json::array();
+  for (const Environment& with : report.environments) environments.push_back(JsonOf(with));
   for (const Arm& arm : report.arms) {
     ordered_json groups = ordered_json::array();
     for (const Group& group : arm.groups) groups.push_back(JsonOf(group));
@@ -156,6 +186,10 @@ std::string ToJson(const Report& report) {
                        {"learning_rates", report.learning_rates},
                        {"arms", arms},
                        {"comparisons", families},
+                       {"environments", environments},
+                       {"attempts_without_environment", report.attempts_unknown},
+                       {"coordinator", report.coordinator_build},
+                       {"normlab", report.report_build},
                        {"spec", SpecYaml(report)}})
              .dump(2) +
          "\n";

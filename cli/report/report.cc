@@ -6,6 +6,7 @@
 
 #include "cli/format.h"
 #include "cli/report/history.h"
+#include "cli/report/study.h"
 #include "common/status.h"
 #include "common/suggest.h"
 #include "fmt/format.h"
@@ -77,6 +78,8 @@ Group MakeGroup(const std::string& lr, const std::vector<const RunRecord*>& reco
   group.validation_loss = ValidationLossCurve(histories);
   group.variance = VarianceProfiles(histories);
   group.gradient_norm = GradientNormProfile(histories);
+  group.study = MeanStudy(histories);
+  if (!group.study && !good.empty()) group.run_to_analyze = good.front()->run.id();
   return group;
 }
 
@@ -199,7 +202,13 @@ absl::StatusOr<Report> MakeReport(const Input& input, const std::string& baselin
   if (input.runs.empty()) {
     return absl::InvalidArgumentError(fmt::format("{} has no runs to report", input.experiment.id()));
   }
-  Report report{.experiment = input.experiment, .axes = AxesOf(input), .learning_rates = RatesOf(input)};
+  Report report{.experiment = input.experiment,
+                .axes = AxesOf(input),
+                .learning_rates = RatesOf(input),
+                .environments = EnvironmentsOf(input.runs),
+                .attempts_unknown = CountUnknownEnvironments(input.runs),
+                .coordinator_build = input.coordinator_build,
+                .report_build = input.report_build};
   std::set<std::int64_t> seeds;
   for (const RunRecord& record : input.runs) {
     seeds.insert(record.run.spec().seed());

@@ -27,7 +27,9 @@ struct RunRecord {
 
 struct Input {
   v1::Experiment experiment;
-  std::vector<RunRecord> runs;  // In order of id.
+  std::vector<RunRecord> runs;    // In order of id.
+  std::string coordinator_build;  // Of now, as the programs below.
+  std::string report_build;
 };
 
 /// A quantity over training, mean over seeds.
@@ -45,6 +47,34 @@ struct Curve {
 struct LayerProfile {
   std::int64_t step = 0;
   std::vector<double> values;
+};
+
+/// A quantity by layer, mean over the runs that were analyzed, with the smallest and the largest of them.
+struct LayerRange {
+  std::vector<double> mean;
+  std::vector<double> low;
+  std::vector<double> high;
+};
+
+/// What `normlab analyze` found out about runs that differ in nothing but the seed: each one's newest analysis. What
+/// was not measured of all of them is empty.
+struct LayerStudy {
+  int num_runs = 0;
+  std::vector<std::int64_t> steps;             // Whose checkpoints were analyzed, ascending.
+  LayerRange removal;                          // Loss without the layer minus the loss, nats per token.
+  LayerRange jacobian;                         // Median distance of the layer's Jacobian from the identity.
+  std::vector<std::vector<double>> distances;  // Angular, [l - 1][n - 1], n = 1 to L + 1 - l; mean over runs.
+};
+
+/// What runs were made with; attempts with the same are one.
+struct Environment {
+  std::string worker_build;
+  std::string torch_version;
+  std::string device;
+  std::string worker_host;
+  std::string coordinator_build;
+  int attempts = 0;
+  std::vector<std::string> runs;  // In order of id.
 };
 
 struct RunSummary {
@@ -69,6 +99,8 @@ struct Group {
   Curve validation_loss;
   std::vector<LayerProfile> variance;         // A few steps over training, first to last.
   std::optional<LayerProfile> gradient_norm;  // At the last layer report.
+  std::optional<LayerStudy> study;
+  std::string run_to_analyze;  // That would make a study; empty if there is one, or no run ended well.
 };
 
 struct Arm {
@@ -107,6 +139,10 @@ struct Report {
   int num_seeds = 0;                        // Different seeds.
   std::vector<Arm> arms;                    // Best first; those without a loss last.
   std::vector<ComparisonFamily> families;
+  std::vector<Environment> environments;  // In order of the first run.
+  int attempts_unknown = 0;               // That started under a coordinator which did not store their environment.
+  std::string coordinator_build;
+  std::string report_build;
   bool is_complete = true;  // Every run has ended.
 };
 

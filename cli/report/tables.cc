@@ -6,6 +6,7 @@
 #include "cli/units.h"
 #include "common/growth_fit.h"
 #include "fmt/format.h"
+#include "fmt/ranges.h"
 
 namespace normlab::report {
 namespace {
@@ -137,6 +138,49 @@ TextTable LayerTable(const Report& report) {
     table.rows.push_back({arm.label, std::to_string(values.size()), cli::ValueOf(values.front()),
                           cli::ValueOf(values[(values.size() - 1) / 2]), cli::ValueOf(values.back()),
                           GrowthText(values)});
+  }
+  return table;
+}
+
+TextTable RemovalTable(const Report& report) {
+  TextTable table{.title = "Loss when one layer is removed",
+                  .note =
+                      "Loss without the layer minus the loss, nats per token, mean over analyzed runs; nothing is "
+                      "trained again. Idle layers: those whose removal costs less than a tenth of the median.",
+                  .header = {"arm", "analyzed", "step", "least (layer)", "median", "most (layer)", "idle layers"},
+                  .is_number = {false, true, true, true, true, true, true}};
+  for (const Arm& arm : report.arms) {
+    const auto& study = arm.groups[arm.best].study;
+    if (!study || study->removal.mean.empty()) continue;
+    const std::vector<double>& costs = study->removal.mean;
+    const auto text = [&](auto place) { return fmt::format("{:+.4f} ({})", *place, place - costs.begin() + 1); };
+    std::vector<double> sorted = costs;
+    std::sort(sorted.begin(), sorted.end());
+    const double median = (sorted[(sorted.size() - 1) / 2] + sorted[sorted.size() / 2]) / 2;
+    const auto idle = std::count_if(costs.begin(), costs.end(), [&](double cost) { return cost < 0.1 * median; });
+    table.rows.push_back({arm.label, std::to_string(study->num_runs), fmt::format("{}", fmt::join(study->steps, ", ")),
+                          text(std::min_element(costs.begin(), costs.end())), Signed(median, 4),
+                          text(std::max_element(costs.begin(), costs.end())), std::to_string(idle)});
+  }
+  return table;
+}
+
+TextTable EnvironmentTable(const Report& report) {
+  TextTable table{.title = "Environment and exact versions",
+                  .note = fmt::format("Of rank 0 of each attempt, as it said when it started. This report: normlab {}, "
+                                      "from a coordinator of build {}.",
+                                      report.report_build, report.coordinator_build),
+                  .header = {"normlab", "LibTorch", "device", "host", "coordinator", "attempts", "runs"},
+                  .is_number = {false, false, false, false, false, true, false}};
+  for (const Environment& with : report.environments) {
+    const std::string runs =
+        with.runs.size() == 1 ? with.runs.front()
+                              : fmt::format("{}, from {} to {}", with.runs.size(), with.runs.front(), with.runs.back());
+    table.rows.push_back({with.worker_build, with.torch_version, with.device, with.worker_host, with.coordinator_build,
+                          std::to_string(with.attempts), runs});
+  }
+  if (report.attempts_unknown > 0) {
+    table.rows.push_back({"not recorded", kNone, kNone, kNone, kNone, std::to_string(report.attempts_unknown), kNone});
   }
   return table;
 }

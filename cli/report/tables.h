@@ -26,6 +26,10 @@ TextTable RateTable(const Report& report);
 TextTable LayerTable(const Report& report);
 /// What each arm cost.
 TextTable CostTable(const Report& report);
+/// What removing one layer costs, by arm; without rows if no run was analyzed.
+TextTable RemovalTable(const Report& report);
+/// What the runs were made with: exact versions.
+TextTable EnvironmentTable(const Report& report);
 /// Runs that needed more than one attempt or did not end well; without rows if there is none.
 TextTable TroubleTable(const Report& report);
 

@@ -34,7 +34,10 @@ class ReportPageTest(unittest.TestCase):
         frame.write_text(f"""<!doctype html><iframe id=f width={width} height=800 srcdoc="{html.escape(self.page.read_text())}">
             </iframe><pre id=out></pre><script>f.onload = () => {{ const d = f.contentDocument; out.textContent = JSON.stringify({{
             width: d.documentElement.scrollWidth, lines: d.querySelectorAll('path.line').length,
-            tables: d.querySelectorAll('table').length, smallest: Math.min(...[...d.querySelectorAll('svg .tick')].map(
+            tables: d.querySelectorAll('table').length, heads: [...d.querySelectorAll('h2')].map(h => h.textContent),
+            maps: d.querySelectorAll('svg:has(path.heat)').length, scales: d.querySelectorAll('svg.scale').length,
+            bars: d.querySelectorAll('svg:has(rect):not(.scale)').length,
+            warnings: d.querySelectorAll('.warning').length, smallest: Math.min(...[...d.querySelectorAll('svg .tick')].map(
             t => t.getBoundingClientRect().height))}}) }}</script>""")
         found = re.search(r'<pre id="out">(.*?)</pre>', browse("--dump-dom", frame.as_uri()), re.DOTALL)
         return json.loads(html.unescape(found.group(1)))
@@ -47,6 +50,14 @@ class ReportPageTest(unittest.TestCase):
                 self.assertGreaterEqual(seen["lines"], 6)
                 self.assertGreaterEqual(seen["tables"], 4)
                 self.assertGreater(seen["smallest"], 7, "text in charts is too small to read")
+
+    def test_has_the_layers_of_analyzed_arms_and_what_they_were_made_with(self):
+        seen = self.measure(1200)
+        self.assertEqual((seen["maps"], seen["bars"], seen["scales"]), (2, 2, 1), "of two arms, with one colour scale")
+        for heading in ("Angular distance between layers", "Loss when one layer is removed", "Arms without an analysis",
+                        "Environment and exact versions"):
+            self.assertIn(heading, seen["heads"])
+        self.assertEqual(seen["warnings"], 2, "of two builds: at the top and at the table")
 
     def test_is_drawn_in_light_and_in_dark(self):
         sizes = {}

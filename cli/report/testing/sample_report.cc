@@ -27,8 +27,18 @@ int main() {
           *entry.mutable_layers() = testing::LayerHistory({step}, {1, 1.5, 2.5, 4, 7, 12})[0].layers();
         }
       }
+      if (scheme != std::string("post_ln")) {
+        std::vector<double> costs(24);
+        for (std::size_t i = 0; i < costs.size(); ++i) {
+          costs[i] = 0.02 + (scheme == std::string("lns") ? 0.1 : 0.3 * std::exp(-0.3 * static_cast<double>(i)));
+        }
+        costs[5] = -0.01;
+        record.history.push_back(testing::AnalyzedStep(300, costs, scheme == std::string("lns") ? 0.5 : 0.3));
+      }
+      record.events = {testing::StartedEvent(seed == 3 ? "0.1.0+0123abc" : "0.1.0+4567def")};
       input.runs.push_back(std::move(record));
     }
   }
+  input.coordinator_build = input.report_build = "0.1.0+4567def";
   std::cout << ToHtml(*MakeReport(input, ""));
 }

@@ -52,6 +52,39 @@ inline std::vector<v1::StepHistory> LayerHistory(const std::vector<std::int64_t>
   return history;
 }
 
+/// An analysis at `step`: layer l costs costs[l - 1] when it is removed from a model of loss 4, and distances grow with
+/// `spread`.
+inline v1::StepHistory AnalyzedStep(std::int64_t step, const std::vector<double>& costs, double spread) {
+  v1::StepHistory entry;
+  entry.set_step(step);
+  v1::Analysis* analysis = entry.mutable_analysis();
+  analysis->set_step(step);
+  analysis->set_loss(4);
+  const int num_layers = static_cast<int>(costs.size());
+  for (int i = 0; i < num_layers; ++i) {
+    v1::LayerAnalysis* layer = analysis->add_layers();
+    layer->set_layer(i + 1);
+    layer->set_loss_without(4 + costs[i]);
+    layer->set_jacobian_distance_median(spread / (i + 1));
+    for (int n = 1; n <= num_layers - i; ++n) layer->add_angular_distance(static_cast<float>(spread * n / num_layers));
+  }
+  return entry;
+}
+
+/// The event by which an attempt starts, of a trainer with this build on a CPU.
+inline v1::Event StartedEvent(const std::string& build) {
+  v1::Event event;
+  event.set_state(v1::RUNNING);
+  event.set_attempt(1);
+  v1::AttemptEnvironment* environment = event.mutable_environment();
+  environment->mutable_started()->set_torch_version("2.11.0");
+  environment->mutable_started()->set_device("cpu");
+  environment->set_worker_build(build);
+  environment->set_worker_host("host-a");
+  environment->set_coordinator_build("0.1.0+def");
+  return event;
+}
+
 inline v1::Event EventAt(std::int64_t seconds, v1::RunState state) {
   v1::Event event;
   event.mutable_time()->set_seconds(seconds);

@@ -53,6 +53,9 @@ class Backend {
   /// Writers are not held up. From any thread. FAILED_PRECONDITION for a backend that has no files.
   virtual absl::Status WriteCheckpoint(const std::string& folder) = 0;
 
+  /// Reads every file that was written and compares its checksums: DATA_LOSS names the one that is damaged.
+  virtual absl::Status VerifyChecksums() = 0;
+
   /// Where the data is, for messages.
   virtual std::string Describe() const = 0;
 };

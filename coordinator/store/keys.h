@@ -36,6 +36,7 @@ inline const std::string kUsagePrefix = "usage/";
 inline const std::string kUsageEnd = "usage0";  // Behind every key that begins with the prefix.
 
 inline const std::string kExpiryPrefix = "expired/";
+inline const std::string kExpiryEnd = "expired0";
 
 /// Appends `value`, big-endian, in `bytes` bytes.
 inline void AppendNumber(std::string& key, uint64_t value, int bytes) {
@@ -59,6 +60,12 @@ inline std::string RunPrefix(RunId id) {
   std::string key = ExperimentKey(id.experiment);
   AppendNumber(key, static_cast<uint32_t>(id.index), 4);
   return key;
+}
+
+/// The run in a key that begins with RunPrefix.
+inline RunId RunOfKey(std::string_view key) {
+  return {ExperimentId{static_cast<int64_t>(ReadNumber(key.substr(0, 8)))},
+          static_cast<int32_t>(ReadNumber(key.substr(8, 4)))};
 }
 
 /// Behind every key of a run, and at or before every key of the next one.

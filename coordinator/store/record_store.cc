@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 #include <utility>
 
 #include "common/status.h"
@@ -24,6 +25,16 @@ Mutation DeleteRange(Table table, std::string from, std::string to) {
   return {.kind = Mutation::Kind::kDeleteRange, .table = table, .key = std::move(from), .value = std::move(to)};
 }
 
+Table TableOf(Store::Part part) {
+  constexpr Table kTables[] = {Table::kLogs, Table::kHistory, Table::kEvents};
+  return kTables[static_cast<size_t>(part)];
+}
+
+bool HasExpired(const v1::StoredExpiry& expiry, Store::Part part) {
+  const bool has_expired[] = {expiry.has_logs_at(), expiry.has_history_at(), expiry.has_events_at()};
+  return has_expired[static_cast<size_t>(part)];
+}
+
 class RecordStore final : public Store {
  public:
   explicit RecordStore(std::unique_ptr<Backend> backend) : backend_(std::move(backend)) {}
@@ -38,6 +49,10 @@ class RecordStore final : public Store {
   absl::StatusOr<LogPage> Logs(RunId run, uint64_t position, int limit) override;
   absl::StatusOr<uint64_t> LogTailPosition(RunId run, int count) override;
   absl::StatusOr<v1::HistorySummary> Summarize(RunId run) override;
+  absl::StatusOr<std::vector<EndedRun>> FindExpired(Part part, const Limits& limits) override;
+  absl::Status Expire(Part part, const std::vector<RunId>& runs, absl::Time now) override;
+  absl::Status Compact(Part part, const std::vector<RunId>& runs) override;
+  absl::Status WriteCheckpoint(const std::string& folder) override { return backend_->WriteCheckpoint(folder); }
 
  private:
   // The lines that a run has: [first, next). Only the writer's thread uses it.
@@ -298,6 +313,63 @@ absl::Status RecordStore::SummarizeSteps(RunId run, v1::HistorySummary& summary)
     before = step;
     return true;
   });
+}
+
+absl::StatusOr<std::vector<Store::EndedRun>> RecordStore::FindExpired(Part part, const Limits& limits) {
+  std::vector<EndedRun> ended;
+  if (!limits.ended_before && limits.bytes_max == 0) return ended;
+  NORMLAB_RETURN_IF_ERROR(ScanMessages<v1::StoredRun>(
+      *backend_, Table::kRuns, "", "", [&](std::string_view key, const v1::StoredRun& stored) {
+        // The moving part alone has an end.
+        if (key.back() == '\1' && stored.run().has_ended_at()) {
+          ended.push_back({FromTimestamp(stored.run().ended_at()), RunOfKey(key)});
+        }
+        return true;
+      }));
+  std::set<RunId> removed;
+  NORMLAB_RETURN_IF_ERROR(ScanMessages<v1::StoredExpiry>(
+      *backend_, Table::kMeta, kExpiryPrefix, kExpiryEnd, [&](std::string_view key, const v1::StoredExpiry& expiry) {
+        if (HasExpired(expiry, part)) removed.insert(removed.end(), RunOfKey(key.substr(kExpiryPrefix.size())));
+        return true;
+      }));
+  std::erase_if(ended, [&](const EndedRun& run) { return removed.contains(run.run); });
+  std::sort(ended.begin(), ended.end());
+  auto end = std::partition_point(ended.begin(), ended.end(), [&](const EndedRun& run) {
+    return limits.ended_before && run.ended_at < *limits.ended_before;
+  });
+  if (limits.bytes_max > 0) {
+    const Table table = TableOf(part);
+    NORMLAB_ASSIGN_OR_RETURN(uint64_t bytes, backend_->ApproximateBytes(table, "", std::string(16, '\xff')));
+    // What is past its age goes first; it may be enough.
+    for (auto run = ended.begin(); run != ended.end() && (run < end || bytes > limits.bytes_max); ++run) {
+      NORMLAB_ASSIGN_OR_RETURN(const uint64_t of_run,
+                               backend_->ApproximateBytes(table, RunPrefix(run->run), RunEnd(run->run)));
+      bytes -= std::min(bytes, of_run);
+      end = std::max(end, run + 1);
+    }
+  }
+  ended.erase(end, ended.end());
+  return ended;
+}
+
+absl::Status RecordStore::Expire(Part part, const std::vector<RunId>& runs, absl::Time now) {
+  std::vector<Mutation> batch;
+  for (const RunId id : runs) {
+    NORMLAB_ASSIGN_OR_RETURN(auto expiry, Get<v1::StoredExpiry>(Table::kMeta, ExpiryKey(id)));
+    if (part == Part::kLogs) *expiry.mutable_logs_at() = ToTimestamp(now);
+    if (part == Part::kHistory) *expiry.mutable_history_at() = ToTimestamp(now);
+    if (part == Part::kEvents) *expiry.mutable_events_at() = ToTimestamp(now);
+    batch.push_back(Put(Table::kMeta, ExpiryKey(id), expiry));
+    batch.push_back(DeleteRange(TableOf(part), RunPrefix(id), RunEnd(id)));
+    if (part == Part::kLogs) log_spans_.erase(id);
+  }
+  return backend_->Write(batch, Durability::kLater);
+}
+
+absl::Status RecordStore::Compact(Part part, const std::vector<RunId>& runs) {
+  if (runs.empty()) return absl::OkStatus();
+  const auto [first, last] = std::minmax_element(runs.begin(), runs.end());
+  return backend_->Compact(TableOf(part), RunPrefix(*first), RunEnd(*last));
 }
 
 absl::StatusOr<v1::HistorySummary> RecordStore::Summarize(RunId run) {

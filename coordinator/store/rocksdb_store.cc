@@ -207,6 +207,10 @@ class RocksDbBackend final : public Backend {
     return ToStatus(db_->CompactRange(options, tables_[static_cast<size_t>(table)], &begin, &end), folder_, "compact");
   }
 
+  absl::Status VerifyChecksums() override {
+    return ToStatus(db_->VerifyChecksum(rocksdb::ReadOptions()), folder_, "read");
+  }
+
   absl::Status WriteCheckpoint(const std::string& folder) override {
     rocksdb::Checkpoint* made = nullptr;
     NORMLAB_RETURN_IF_ERROR(ToStatus(rocksdb::Checkpoint::Create(db_.get(), &made), folder_, "checkpoint"));

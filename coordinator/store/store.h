@@ -2,9 +2,12 @@
 
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
+#include <absl/time/time.h>
 
+#include <compare>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -39,6 +42,35 @@ class Store {
   };
   /// Log lines from `position` on (0: the oldest kept), at most `limit`.
   virtual absl::StatusOr<LogPage> Logs(RunId run, uint64_t position, int limit) = 0;
+
+  /// What retention can remove of a run.
+  enum class Part { kLogs, kHistory, kEvents };
+  static constexpr Part kParts[] = {Part::kLogs, Part::kHistory, Part::kEvents};
+
+  /// Which of it: what ended long ago, and of the rest the oldest while there is too much. Neither: nothing.
+  struct Limits {
+    std::optional<absl::Time> ended_before;
+    uint64_t bytes_max = 0;  // In all runs together; 0: any number.
+  };
+  struct EndedRun {
+    absl::Time ended_at;
+    RunId run;
+    // absl::Time has no <=>: with the category written out, the compiler makes one of its < and ==.
+    std::strong_ordering operator<=>(const EndedRun&) const = default;
+  };
+  /// Ended runs whose `part` is past the limits and still there, the oldest first. Reads all runs: slow, any thread.
+  virtual absl::StatusOr<std::vector<EndedRun>> FindExpired(Part part, const Limits& limits) = 0;
+
+  /// Removes `part` of these runs and notes when. Durable with the next commit. The writer's thread only, which has to
+  /// know that the runs have still ended.
+  virtual absl::Status Expire(Part part, const std::vector<RunId>& runs, absl::Time now) = 0;
+
+  /// Gives back the room of what was removed of these runs. Slow, any thread.
+  virtual absl::Status Compact(Part part, const std::vector<RunId>& runs) = 0;
+
+  /// Writes all that was committed before the call into the new folder `folder`, as a database. Commits are not held
+  /// up. Any thread. FAILED_PRECONDITION for a store in memory.
+  virtual absl::Status WriteCheckpoint(const std::string& folder) = 0;
 
   /// What is there of the run's history, and what is missing.
   virtual absl::StatusOr<v1::HistorySummary> Summarize(RunId run) = 0;

@@ -275,6 +275,57 @@ TEST_P(StoreConformanceTest, CountsTheStepsThatWereReportedAndThoseThatWereNot) 
   EXPECT_EQ(store_->Summarize(kOtherRun)->num_steps(), 0);
 }
 
+TEST_P(StoreConformanceTest, RemovesWhatIsPastItsAgeOfEndedRunsOnly) {
+  engine::Run& run = state_.runs.at(kOtherRun);
+  run.state = engine::RunState::kSucceeded;
+  run.ended_at = kSampleTime;
+  state_.runs.at(kSampleRun).ended_at.reset();
+  CommitSample();
+  engine::Changes changes;
+  changes.logs = {Line("a")};
+  changes.logs.push_back(Line("b"));
+  changes.logs.back().run = kOtherRun;
+  Commit(changes);
+  constexpr auto kLogs = Store::Part::kLogs;
+  EXPECT_THAT(*store_->FindExpired(kLogs, {}), IsEmpty()) << "no limits";
+  EXPECT_THAT(*store_->FindExpired(kLogs, {.ended_before = kSampleTime}), IsEmpty());
+  const auto found = *store_->FindExpired(kLogs, {.ended_before = kSampleTime + absl::Seconds(1)});
+  ASSERT_THAT(found, SizeIs(1));
+  EXPECT_EQ(found[0].run, kOtherRun);
+  ASSERT_TRUE(store_->Expire(kLogs, {kOtherRun}, kSampleTime + absl::Hours(1)).ok());
+  ASSERT_TRUE(store_->Compact(kLogs, {kOtherRun}).ok());
+  EXPECT_THAT(*store_->FindExpired(kLogs, {.ended_before = absl::InfiniteFuture()}), IsEmpty()) << "once is enough";
+  EXPECT_THAT(store_->Logs(kOtherRun, 0, 10)->entries, IsEmpty());
+  EXPECT_THAT(store_->Logs(kSampleRun, 0, 10)->entries, SizeIs(1));
+  Commit({});
+  Reopen();
+  const auto summary = store_->Summarize(kOtherRun);
+  EXPECT_TRUE(summary->has_logs_expired_at());
+  EXPECT_FALSE(summary->has_history_expired_at());
+  EXPECT_EQ(store_->Load()->runs.size(), 2u);
+}
+
+TEST_P(StoreConformanceTest, RemovesTheOldestWhileThereIsTooMuch) {
+  for (auto& [id, run] : state_.runs) {
+    run.state = engine::RunState::kFailed;
+    run.gang.clear();
+    run.ranks.clear();
+    run.ended_at = kSampleTime + absl::Seconds(id == kSampleRun ? 2 : 1);
+  }
+  CommitSample();
+  engine::Changes changes;
+  for (int i = 0; i < 200; ++i) {
+    changes.logs.push_back(Line(std::string(100, 'x')));
+    changes.logs.push_back(Line(std::string(100, 'x')));
+    changes.logs.back().run = kOtherRun;
+  }
+  Commit(changes);
+  EXPECT_THAT(*store_->FindExpired(Store::Part::kLogs, {.bytes_max = 1 << 20}), IsEmpty());
+  const auto found = *store_->FindExpired(Store::Part::kLogs, {.bytes_max = 40'000});
+  ASSERT_THAT(found, SizeIs(1));
+  EXPECT_EQ(found[0].run, kOtherRun) << "it ended first";
+}
+
 TEST_P(StoreConformanceTest, KeepsTheFloorOfAttempts) {
   state_.attempt_floor = 1000;
   CommitSample();

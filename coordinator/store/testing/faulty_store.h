@@ -27,6 +27,14 @@ class FaultyStore final : public Store {
   absl::StatusOr<LogPage> Logs(RunId run, uint64_t position, int limit) override {
     return target_.Logs(run, position, limit);
   }
+  absl::StatusOr<std::vector<EndedRun>> FindExpired(Part part, const Limits& limits) override {
+    return target_.FindExpired(part, limits);
+  }
+  absl::Status Expire(Part part, const std::vector<RunId>& runs, absl::Time now) override {
+    return target_.Expire(part, runs, now);
+  }
+  absl::Status Compact(Part part, const std::vector<RunId>& runs) override { return target_.Compact(part, runs); }
+  absl::Status WriteCheckpoint(const std::string& folder) override { return target_.WriteCheckpoint(folder); }
   absl::StatusOr<v1::HistorySummary> Summarize(RunId run) override { return target_.Summarize(run); }
   absl::StatusOr<uint64_t> LogTailPosition(RunId run, int count) override {
     return target_.LogTailPosition(run, count);

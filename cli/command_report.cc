@@ -116,7 +116,9 @@ void AddReport(CLI::App& app, Session& session) {
                    "A file .html, .md, .csv or .json, or one of these words: to standard output")
       ->type_name("FILE")
       ->default_str("md");
-  command->add_option("--baseline", options->baseline, "Arm that the others are compared with; else pre_ln")
+  command
+      ->add_option("--baseline", options->baseline,
+                   "Norm that each arm is compared with where all else is the same, or one arm; else pre_ln")
       ->type_name("ARM");
 }
 

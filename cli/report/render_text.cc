@@ -118,6 +118,7 @@ ordered_json JsonOf(const Comparison& comparison) {
   return {
       {"arm", comparison.arm},
       {"lr", comparison.lr.empty() ? ordered_json(nullptr) : ordered_json(comparison.lr)},
+      {"baseline", comparison.baseline},
       {"baseline_lr", comparison.baseline_lr.empty() ? ordered_json(nullptr) : ordered_json(comparison.baseline_lr)},
       {"difference", test.difference.n > 0 ? JsonOf(test.difference) : ordered_json(nullptr)},
       {"t", OrNull(test.t)},

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <set>
+#include <string_view>
+#include <utility>
 
 #include "cli/format.h"
 #include "cli/report/history.h"
@@ -22,16 +24,27 @@ std::string AxisOr(const v1::Run& run, const std::string& axis, const std::strin
   return it == run.axes().end() ? fallback : it->second;
 }
 
-/// All axes but seed and rate: the value alone if there is one axis, else pairs.
-std::string ArmLabel(const v1::Run& run) {
-  std::map<std::string, std::string> axes(run.axes().begin(), run.axes().end());
-  axes.erase(kSeedAxis);
-  axes.erase(kRateAxis);
-  if (axes.empty()) return run.spec().norm().scheme();
-  if (axes.size() == 1) return axes.begin()->second;
-  std::string label;
-  for (const auto& [axis, value] : axes) label += fmt::format("{}{}={}", label.empty() ? "" : " ", axis, value);
-  return label;
+using Axes = std::map<std::string, std::string>;
+
+bool IsNormAxis(std::string_view axis) { return axis.starts_with("norm."); }
+
+std::string Pairs(const Axes& axes) {
+  std::string text;
+  for (const auto& [axis, value] : axes) text += fmt::format("{}{}={}", text.empty() ? "" : " ", axis, value);
+  return text;
+}
+
+/// The value alone if there is one axis, else pairs.
+std::string Label(const Axes& axes) { return axes.size() == 1 ? axes.begin()->second : Pairs(axes); }
+
+/// An arm without runs: all axes but seed and rate.
+Arm ArmOf(const v1::Run& run) {
+  Axes all(run.axes().begin(), run.axes().end()), norm, others;
+  all.erase(kSeedAxis);
+  all.erase(kRateAxis);
+  for (const auto& [axis, value] : all) (IsNormAxis(axis) ? norm : others)[axis] = value;
+  return {
+      .label = all.empty() ? run.spec().norm().scheme() : Label(all), .norm = Label(norm), .setting = Pairs(others)};
 }
 
 std::string OutcomeOf(const v1::Run& run) {
@@ -49,7 +62,13 @@ RunSummary Summarize(const RunRecord& record) {
                      .worker_hours = ReservedHours(record.events) * run.spec().resources().workers(),
                      .tokens = run.progress().tokens()};
   if (summary.outcome == "succeeded" && run.progress().has_eval()) summary.loss = run.progress().eval().loss();
-  if (summary.outcome != "succeeded") summary.reason = run.reason();
+  if (summary.outcome != "succeeded") {
+    summary.reason = run.reason();
+  } else {
+    for (const v1::Event& event : record.events) {
+      if (event.state() == v1::QUEUED && event.attempt() > 0) summary.reason = event.reason();
+    }
+  }
   return summary;
 }
 
@@ -93,8 +112,8 @@ std::size_t BestGroup(const std::vector<Group>& groups) {
          groups.begin();
 }
 
-Comparison Compare(const Arm& arm, const Group& group, const Group& baseline) {
-  Comparison comparison{.arm = arm.label, .lr = group.lr, .baseline_lr = baseline.lr};
+Comparison Compare(const Arm& arm, const Group& group, const Arm& baseline_arm, const Group& baseline) {
+  Comparison comparison{.arm = arm.label, .baseline = baseline_arm.label, .lr = group.lr, .baseline_lr = baseline.lr};
   std::vector<double> differences;
   for (const auto& [seed, loss] : group.loss_by_seed) {
     const auto other = baseline.loss_by_seed.find(seed);
@@ -114,21 +133,45 @@ void Correct(ComparisonFamily* family) {
   for (std::size_t i = 0; i < adjusted.size(); ++i) family->comparisons[i].holm_p = adjusted[i];
 }
 
-std::vector<ComparisonFamily> CompareWith(const Arm& baseline, const std::vector<Arm>& arms,
-                                          const std::vector<std::string>& rates) {
+/// The arm that `arm` is compared with; null if there is none.
+const Arm* BaselineOf(const Arm& arm, const std::string& baseline, const std::vector<Arm>& arms) {
+  const auto find = [&](const auto& is_it) {
+    const auto found = std::find_if(arms.begin(), arms.end(), is_it);
+    return found == arms.end() ? nullptr : &*found;
+  };
+  if (const Arm* whole = find([&](const Arm& other) { return other.label == baseline; })) return whole;
+  return find([&](const Arm& other) { return other.norm == baseline && other.setting == arm.setting; });
+}
+
+/// An arm and what it is compared with.
+using ArmPair = std::pair<const Arm*, const Arm*>;
+
+/// Setting by setting in the order of `settings`, and in the order of arms.
+std::vector<ArmPair> PairsOf(const std::string& baseline, const std::vector<Arm>& arms,
+                             const std::vector<std::string>& settings) {
+  std::vector<ArmPair> pairs;
+  for (const std::string& setting : settings) {
+    for (const Arm& arm : arms) {
+      if (arm.setting != setting) continue;
+      const Arm* other = BaselineOf(arm, baseline, arms);
+      if (other != nullptr && other != &arm) pairs.emplace_back(&arm, other);
+    }
+  }
+  return pairs;
+}
+
+std::vector<ComparisonFamily> CompareAll(const std::vector<ArmPair>& pairs, const std::vector<std::string>& rates) {
   std::vector<ComparisonFamily> families;
   ComparisonFamily best{.title = rates.empty() ? "" : "Each arm at its best learning rate"};
-  for (const Arm& arm : arms) {
-    if (&arm == &baseline) continue;
-    best.comparisons.push_back(Compare(arm, arm.groups[arm.best], baseline.groups[baseline.best]));
+  for (const auto& [arm, other] : pairs) {
+    best.comparisons.push_back(Compare(*arm, arm->groups[arm->best], *other, other->groups[other->best]));
   }
   families.push_back(std::move(best));
   if (rates.size() > 1) {
     for (std::size_t rate = 0; rate < rates.size(); ++rate) {
       ComparisonFamily family{.title = fmt::format("At learning rate {}", rates[rate])};
-      for (const Arm& arm : arms) {
-        if (&arm == &baseline) continue;
-        family.comparisons.push_back(Compare(arm, arm.groups[rate], baseline.groups[rate]));
+      for (const auto& [arm, other] : pairs) {
+        family.comparisons.push_back(Compare(*arm, arm->groups[rate], *other, other->groups[rate]));
       }
       families.push_back(std::move(family));
     }
@@ -139,21 +182,19 @@ std::vector<ComparisonFamily> CompareWith(const Arm& baseline, const std::vector
 
 /// Arms in order of the matrix, each with one group per rate.
 std::vector<Arm> MakeArms(const Input& input, const std::vector<std::string>& rates) {
-  std::vector<std::string> labels;
+  std::vector<Arm> arms;
   std::map<std::string, std::map<std::string, std::vector<const RunRecord*>>> records;
   for (const RunRecord& record : input.runs) {
-    const std::string label = ArmLabel(record.run);
-    if (!records.contains(label)) labels.push_back(label);
+    Arm arm = ArmOf(record.run);
+    const std::string label = arm.label;
+    if (!records.contains(label)) arms.push_back(std::move(arm));
     records[label][AxisOr(record.run, kRateAxis, "")].push_back(&record);
   }
-  std::vector<Arm> arms;
-  for (const std::string& label : labels) {
-    Arm arm{.label = label};
+  for (Arm& arm : arms) {
     for (const std::string& rate : rates.empty() ? std::vector<std::string>{""} : rates) {
-      arm.groups.push_back(MakeGroup(rate, records[label][rate]));
+      arm.groups.push_back(MakeGroup(rate, records[arm.label][rate]));
     }
     arm.best = BestGroup(arm.groups);
-    arms.push_back(std::move(arm));
   }
   return arms;
 }
@@ -183,17 +224,30 @@ std::vector<Axis> AxesOf(const Input& input) {
 }
 
 absl::StatusOr<std::string> ChooseBaseline(const std::vector<Arm>& arms, const std::string& wanted) {
-  std::vector<std::string> labels;
-  for (const Arm& arm : arms) labels.push_back(arm.label);
+  std::vector<std::string> known;  // Norms first: where a word is both, they are the same.
+  for (const Arm& arm : arms) known.push_back(arm.norm);
+  for (const Arm& arm : arms) known.push_back(arm.label);
   const auto has = [&](const std::string& label) {
-    return std::find(labels.begin(), labels.end(), label) != labels.end();
+    return std::find(known.begin(), known.end(), label) != known.end();
   };
   if (!wanted.empty()) {
     if (has(wanted)) return wanted;
-    return absl::InvalidArgumentError(
-        fmt::format("--baseline: '{}' is no arm of this experiment{}", wanted, DidYouMean(wanted, labels)));
+    return absl::InvalidArgumentError(fmt::format("--baseline: '{}' is neither a norm nor an arm of this experiment{}",
+                                                  wanted, DidYouMean(wanted, known)));
   }
-  return has("pre_ln") ? "pre_ln" : labels.front();
+  return has("pre_ln") ? "pre_ln" : arms.front().norm.empty() ? arms.front().label : arms.front().norm;
+}
+
+/// Names of the axes that make settings, if an arm's baseline is that of its setting.
+std::vector<std::string> SharedAxes(const Report& report) {
+  for (const Arm& arm : report.arms) {
+    if (arm.label == report.baseline) return {};
+  }
+  std::vector<std::string> names;
+  for (const Axis& axis : report.axes) {
+    if (axis.name != kSeedAxis && axis.name != kRateAxis && !IsNormAxis(axis.name)) names.push_back(axis.name);
+  }
+  return names;
 }
 
 }  // namespace
@@ -217,6 +271,11 @@ absl::StatusOr<Report> MakeReport(const Input& input, const std::string& baselin
   report.num_seeds = static_cast<int>(seeds.size());
   report.arms = MakeArms(input, report.learning_rates);
   NORMLAB_ASSIGN_OR_RETURN(report.baseline, ChooseBaseline(report.arms, baseline));
+  report.shared_axes = SharedAxes(report);
+  std::vector<std::string> settings;
+  for (const Arm& arm : report.arms) {
+    if (std::find(settings.begin(), settings.end(), arm.setting) == settings.end()) settings.push_back(arm.setting);
+  }
   std::stable_sort(report.arms.begin(), report.arms.end(), [](const Arm& a, const Arm& b) {
     const auto loss = [](const Arm& arm) {
       const auto& mean = arm.groups[arm.best].loss;
@@ -224,9 +283,7 @@ absl::StatusOr<Report> MakeReport(const Input& input, const std::string& baselin
     };
     return loss(a) < loss(b);
   });
-  const auto base = std::find_if(report.arms.begin(), report.arms.end(),
-                                 [&](const Arm& arm) { return arm.label == report.baseline; });
-  report.families = CompareWith(*base, report.arms, report.learning_rates);
+  report.families = CompareAll(PairsOf(report.baseline, report.arms, settings), report.learning_rates);
   return report;
 }
 

@@ -84,7 +84,7 @@ struct RunSummary {
   int attempts = 0;
   double worker_hours = 0;  // Time that gangs were reserved, times workers.
   std::int64_t tokens = 0;
-  std::string reason;  // Why it ended, if not well.
+  std::string reason;  // Why it ended, if not well, or why its last attempt but one did.
 };
 
 struct Group {
@@ -104,7 +104,9 @@ struct Group {
 };
 
 struct Arm {
-  std::string label;          // "lns", or "norm.scheme=lns model.num_layers=24" with several axes.
+  std::string label;          // "lns", or "model.num_layers=24 norm.scheme=lns" with several axes.
+  std::string norm;           // Likewise of the axes below "norm." alone.
+  std::string setting;        // Likewise of all others, as pairs; empty without.
   std::vector<Group> groups;  // By learning rate, ascending.
   std::size_t best = 0;       // Index of the group with the smallest mean loss among those where most runs ended well.
 };
@@ -112,6 +114,7 @@ struct Arm {
 /// Arm against the baseline, paired by seed.
 struct Comparison {
   std::string arm;
+  std::string baseline;     // The arm that it is compared with.
   std::string lr;           // The arm's learning rate; empty without an axis.
   std::string baseline_lr;  // The baseline's.
   PairedTest test;          // loss(arm) - loss(baseline): negative is better than the baseline.
@@ -134,7 +137,8 @@ struct Axis {
 struct Report {
   v1::Experiment experiment;
   std::vector<Axis> axes;
-  std::string baseline;
+  std::string baseline;                     // An arm, or the norm of one arm in each setting.
+  std::vector<std::string> shared_axes;     // In which an arm and its baseline agree: those of the settings.
   std::vector<std::string> learning_rates;  // Empty without such an axis.
   int num_seeds = 0;                        // Different seeds.
   std::vector<Arm> arms;                    // Best first; those without a loss last.
@@ -146,8 +150,9 @@ struct Report {
   bool is_complete = true;  // Every run has ended.
 };
 
-/// INVALID_ARGUMENT if `baseline` names no arm (with the nearest), or the experiment has no runs. An empty baseline
-/// means pre_ln, or the first arm of the matrix if there is no such.
+/// `baseline` is a norm, and then an arm is compared with the one that has this norm and agrees in all other axes
+/// (depth, data, ...), or one whole arm. INVALID_ARGUMENT if it is neither (with the nearest), or the experiment has no
+/// runs. An empty baseline means pre_ln, or the first arm of the matrix if there is no such.
 absl::StatusOr<Report> MakeReport(const Input& input, const std::string& baseline);
 
 }  // namespace normlab::report

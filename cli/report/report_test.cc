@@ -38,6 +38,43 @@ TEST(ReportTest, OrdersArmsByLossAndComparesWithPreLnSeedBySeed) {
   EXPECT_NEAR(lns.test.difference.value, -0.15, 1e-12);
 }
 
+TEST(ReportTest, AnArmIsComparedWithTheBaselinesNormWhereAllElseIsTheSame) {
+  Input input;
+  const std::vector<std::tuple<const char*, const char*, double>> runs = {
+      {"12", "pre_ln", 5.0}, {"12", "lns", 4.9}, {"48", "pre_ln", 5.5}, {"48", "lns", 5.1}};
+  for (const auto& [depth, scheme, loss] : runs) {
+    input.runs.push_back(MakeRun({{"model.num_layers", depth}, {"norm.scheme", scheme}, {"seed", "1"}}, loss));
+  }
+  const auto report = MakeReport(input, "");
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_EQ(report->baseline, "pre_ln");
+  EXPECT_THAT(report->shared_axes, ElementsAre("model.num_layers"));
+  const std::vector<Comparison>& comparisons = report->families[0].comparisons;
+  ASSERT_EQ(comparisons.size(), 2);
+  EXPECT_EQ(comparisons[0].arm, "model.num_layers=12 norm.scheme=lns");
+  EXPECT_EQ(comparisons[0].baseline, "model.num_layers=12 norm.scheme=pre_ln");
+  EXPECT_NEAR(comparisons[0].test.difference.value, -0.1, 1e-12);
+  EXPECT_EQ(comparisons[1].baseline, "model.num_layers=48 norm.scheme=pre_ln");
+  EXPECT_NEAR(comparisons[1].test.difference.value, -0.4, 1e-12);
+
+  const auto whole = MakeReport(input, "model.num_layers=12 norm.scheme=lns");
+  ASSERT_TRUE(whole.ok());
+  EXPECT_EQ(whole->families[0].comparisons.size(), 3) << "one arm may be the baseline of all";
+  EXPECT_TRUE(whole->shared_axes.empty());
+}
+
+TEST(ReportTest, ARunThatWasTriedAgainSaysWhy) {
+  RunRecord record = MakeRun({{"norm.scheme", "pre_ln"}, {"seed", "1"}}, 4.0);
+  record.run.set_attempt(2);
+  v1::Event& event = record.events.emplace_back();
+  event.set_state(v1::QUEUED);
+  event.set_attempt(1);
+  event.set_reason("attempt 1 was lost: worker w1 was lost");
+  const auto report = MakeReport({.runs = {record}}, "");
+  ASSERT_TRUE(report.ok());
+  EXPECT_EQ(report->arms[0].groups[0].runs[0].reason, "attempt 1 was lost: worker w1 was lost");
+}
+
 TEST(ReportTest, ADivergedRunIsShownAsSuchAndHasNoLoss) {
   RunRecord diverged = MakeRun({{"norm.scheme", "post_ln"}, {"seed", "1"}}, 9.0);
   diverged.run.mutable_progress()->set_diverged(true);

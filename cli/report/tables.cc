@@ -84,15 +84,16 @@ TextTable ResultTable(const Report& report) {
 std::vector<TextTable> ComparisonTables(const Report& report) {
   std::vector<TextTable> tables;
   for (const ComparisonFamily& family : report.families) {
-    TextTable table{.title = family.title.empty() ? fmt::format("Against {}", report.baseline)
-                                                  : fmt::format("{}, against {}", family.title, report.baseline)};
+    const std::string against = report.shared_axes.empty() ? report.baseline
+                                                           : fmt::format("{} of the same {}", report.baseline,
+                                                                         fmt::join(report.shared_axes, " and "));
+    TextTable table{.title = family.title.empty() ? fmt::format("Against {}", against)
+                                                  : fmt::format("{}, against {}", family.title, against)};
     table.note = fmt::format(
         "loss(arm) − loss({}) of the same seed; negative is better. Paired t test, p corrected after Holm over this "
-        "table. "
-        "d is Cohen's effect size for pairs; power that of this test for the effect seen; detectable: the smallest "
-        "true "
-        "difference that so many seeds find with power {}.",
-        report.baseline, kUsualPower);
+        "table. d is Cohen's effect size for pairs; power that of this test for the effect seen; detectable: the "
+        "smallest true difference that so many seeds find with power {}.",
+        against, kUsualPower);
     table.header = {"arm", "pairs", "difference", "95 % interval", "p", "p (Holm)", "d", "power", "detectable"};
     table.is_number = {false, true, true, true, true, true, true, true, true};
     for (const Comparison& comparison : family.comparisons) {

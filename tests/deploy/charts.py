@@ -43,6 +43,7 @@ MATRIX = {
     "load-balancer": {"coordinator": {"service": {"type": "LoadBalancer", "annotations": {"a/b": "c"}},
                                       "nodeSelector": {"disk": "ssd"}, "podAnnotations": {"note": "7"}, "podLabels": {"team": "nlp"},
                                       "extraArgs": ["--log-level=debug"]}, "commonLabels": {"cost-centre": "7"}},
+    "backup": {"coordinator": {"backup": {"enabled": True, "kept": 3, "storageClass": "hdd"}}},
     "long-names": {"fullnameOverride": "a-rather-long-name-for-a-release"},
 }
 
@@ -86,6 +87,9 @@ def pod_templates(objects):
     for thing in objects:
         if thing["kind"] in ("StatefulSet", "Deployment"):
             yield thing["metadata"]["name"], thing["spec"]["template"]["metadata"], thing["spec"]["template"]["spec"]
+        elif thing["kind"] == "CronJob":
+            template = thing["spec"]["jobTemplate"]["spec"]["template"]
+            yield thing["metadata"]["name"], template["metadata"], template["spec"]
         elif thing["kind"] == "Pod":
             yield thing["metadata"]["name"], thing["metadata"], thing["spec"]
 

@@ -248,6 +248,20 @@ class Secrets(unittest.TestCase):
         self.assertEqual(policy, {"whenDeleted": "Retain", "whenScaled": "Retain"})
 
 
+    def test_backups_lie_on_a_claim_that_stays_and_are_asked_for_by_an_operator(self):
+        objects = render(MATRIX["backup"])
+        claim = find(objects, "PersistentVolumeClaim", "backups")
+        self.assertEqual(claim["metadata"]["annotations"], {"helm.sh/resource-policy": "keep"})
+        coordinator = find(objects, "StatefulSet", "coordinator")["spec"]["template"]["spec"]
+        self.assertIn("--backup-root=/backups", coordinator["containers"][0]["args"])
+        self.assertIn("--backups-kept=3", coordinator["containers"][0]["args"])
+        job = find(objects, "CronJob", "backup")["spec"]["jobTemplate"]["spec"]["template"]
+        self.assertEqual(job["metadata"]["labels"]["normlab.dev/client"], "true")
+        self.assertEqual(job["spec"]["containers"][0]["args"][:3], ["admin", "backup", "create"])
+        self.assertEqual([item["key"] for volume in job["spec"]["volumes"] if volume["name"] == "token"
+                          for item in volume["secret"]["items"]], ["operator"])
+
+
 @unittest.skipUnless(charts.HELM, NO_HELM)
 class Metrics(unittest.TestCase):
     def test_monitors_ask_ports_that_exist_and_name_the_jobs_that_alerts_know(self):
@@ -308,7 +322,7 @@ class Units(unittest.TestCase):
     def test_the_flags_in_the_chart_exist(self):
         code = "".join((ROOT / file).read_text() for file in ("coordinator/main.cc", "coordinator/flags.cc", "coordinator/health_command.cc",
                                                               "worker/agent/main.cc"))
-        for values in ("defaults", "plain-text"):
+        for values in ("defaults", "plain-text", "backup"):
             for _, _, spec in charts.pod_templates(render(MATRIX[values])):
                 for container in spec["containers"]:
                     for argument in container.get("args", []):

@@ -1,4 +1,4 @@
-// normlab admin: tokens, and who one is.
+// normlab admin: backups, tokens, and who one is.
 #include <unistd.h>
 
 #include <cmath>
@@ -6,8 +6,11 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/time/time.h"
+#include "cli/backup_client.h"
 #include "cli/commands.h"
 #include "cli/format.h"
+#include "cli/progress_line.h"
+#include "cli/units.h"
 #include "common/status.h"
 #include "common/token.h"
 #include "fmt/format.h"
@@ -26,6 +29,10 @@ struct CreateOptions {
 
 struct RevokeOptions {
   std::string id;
+};
+
+struct VerifyOptions {
+  std::string name;
 };
 
 std::string RoleText(v1::Role role) { return absl::AsciiStrToLower(v1::Role_Name(role)); }
@@ -100,11 +107,83 @@ absl::StatusOr<ExitCode> RunWhoAmI(const Session& session) {
   return ExitCode::kOk;
 }
 
+/// Shows how far the work is on stderr.
+BackupClient::OnProgress ShowOn(ProgressLine& line) {
+  return [&line](const v1::BackupProgress& progress) {
+    const double total = static_cast<double>(progress.bytes_total());
+    const double done = static_cast<double>(progress.bytes_done());
+    line.Update(total > 0 ? done / total : 1, fmt::format("{} of {}", BytesText(progress.bytes_done()), BytesText(progress.bytes_total())));
+  };
+}
+
+std::string BackupText(const v1::Backup& backup) {
+  return fmt::format("{}: {} runs of {} experiments at revision {}, {} in {} files", backup.name(), backup.num_runs(),
+                     backup.num_experiments(), backup.revision(), BytesText(backup.bytes()),
+                     backup.num_files());
+}
+
+absl::StatusOr<ExitCode> RunBackupCreate(const Session& session) {
+  v1::CreateBackupRequest request;
+  request.set_actor(UserName());
+  ProgressLine line("backup", session.is_json());
+  NORMLAB_ASSIGN_OR_RETURN(const v1::Backup backup, BackupClient(session).CreateBackup(request, ShowOn(line)));
+  line.Finish();
+  if (session.is_json()) {
+    fmt::print("{}", ToJson(backup));
+    return ExitCode::kOk;
+  }
+  fmt::print("{}\n", BackupText(backup));
+  session.Hint(
+      fmt::format("on the coordinator's host: normlab-coordinator --data DIR restore --from {}", backup.path()));
+  return ExitCode::kOk;
+}
+
+absl::StatusOr<ExitCode> RunBackupList(const Session& session) {
+  NORMLAB_ASSIGN_OR_RETURN(const auto response, BackupClient(session).ListBackups());
+  if (session.is_json()) {
+    fmt::print("{}", ToJson(response));
+    return ExitCode::kOk;
+  }
+  Table table({{"NAME"}, {"MADE"}, {"RUNS", Align::kRight}, {"SIZE", Align::kRight}, {"PATH"}});
+  for (const v1::Backup& backup : response.backups()) {
+    table.AddRow({backup.name(), TimeText(backup.created_at()), fmt::format("{}", backup.num_runs()),
+                  BytesText(backup.bytes()), backup.path()});
+  }
+  fmt::print("{}", table.Render(WantsColor(STDOUT_FILENO)));
+  return ExitCode::kOk;
+}
+
+absl::StatusOr<ExitCode> RunBackupVerify(const VerifyOptions& options, const Session& session) {
+  v1::VerifyBackupRequest request;
+  request.set_name(options.name);
+  ProgressLine line("check", session.is_json());
+  NORMLAB_ASSIGN_OR_RETURN(const v1::Backup backup, BackupClient(session).VerifyBackup(request, ShowOn(line)));
+  line.Finish();
+  fmt::print("{}", session.is_json() ? ToJson(backup) : BackupText(backup) + "; it is whole\n");
+  return ExitCode::kOk;
+}
+
+void AddBackup(CLI::App& admin, Session& session) {
+  CLI::App* backup = admin.add_subcommand("backup", "Make, list and check backups of the coordinator's database");
+  backup->require_subcommand(1);
+  AddCommand(*backup, session, "create", "Back up everything acknowledged so far; the coordinator goes on meanwhile",
+             "  normlab admin backup create", std::make_shared<NoOptions>(),
+             [&session](const NoOptions&) { return RunBackupCreate(session); });
+  AddCommand(*backup, session, "list", "List whole backups, the newest first", "  normlab admin backup list",
+             std::make_shared<NoOptions>(), [&session](const NoOptions&) { return RunBackupList(session); });
+  auto verify = std::make_shared<VerifyOptions>();
+  CLI::App* command = AddCommand(*backup, session, "verify", "Read a backup and say whether it is whole",
+                                 "  normlab admin backup verify backup-20261124T135612.345Z", verify,
+                                 [&session](const VerifyOptions& chosen) { return RunBackupVerify(chosen, session); });
+  command->add_option("name", verify->name, "As `normlab admin backup list` shows it")->required()->type_name("NAME");
+}
+
 }  // namespace
 
 void AddAdmin(CLI::App& app, Session& session) {
-  CLI::App* admin = app.add_subcommand("admin", "Tokens, and who you are");
+  CLI::App* admin = app.add_subcommand("admin", "Backups, tokens, and who you are");
   admin->require_subcommand(1);
+  AddBackup(*admin, session);
   AddCommand(*admin, session, "whoami", "Say whose token is used, and its role", "  normlab admin whoami",
              std::make_shared<NoOptions>(), [&session](const NoOptions&) { return RunWhoAmI(session); });
   CLI::App* token = admin->add_subcommand("token", "Make, list and revoke tokens");

@@ -134,10 +134,17 @@ absl::StatusOr<ExitCode> RunWatch(const WatchOptions& options, const Session& se
   absl::Status status;
   {
     Screen screen(options.id, session);
-    status = Follow<v1::WatchRunsResponse>(
-        *client, interrupt, [&](grpc::ClientContext* context) { return client->WatchRuns(context, request); },
-        [&](const v1::WatchRunsResponse& response) { screen.Update(response); },
-        [&](const std::string&) { screen.Lost(fmt::format("no answer from {}; trying again", client->server())); });
+    const auto take = [&](const v1::WatchRunsResponse& response) {
+      // A reconnect goes on from here: nothing is shown twice, and nothing is missed.
+      if (response.revision() > 0) request.set_since_revision(response.revision());
+      if (!response.has_resync()) screen.Update(response);
+    };
+    do {
+      status = Follow<v1::WatchRunsResponse>(
+          *client, interrupt, [&](grpc::ClientContext* context) { return client->WatchRuns(context, request); }, take,
+          [&](const std::string&) { screen.Lost(fmt::format("no answer from {}; trying again", client->server())); });
+      request.clear_since_revision();  // If it was too old: all runs as they are now.
+    } while (absl::IsOutOfRange(status));
     runs = screen.runs();
   }
   if (absl::IsCancelled(status)) {

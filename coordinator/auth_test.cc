@@ -39,7 +39,8 @@ std::vector<std::string> AllMethods() {
   std::vector<std::string> methods;
   for (const auto* file :
        {v1::GetInfoRequest::descriptor()->file(), v1::GetRunRequest::descriptor()->file(),
-        v1::GetExperimentRequest::descriptor()->file(), v1::ListWorkersRequest::descriptor()->file()}) {
+        v1::GetExperimentRequest::descriptor()->file(), v1::ListWorkersRequest::descriptor()->file(),
+        v1::ListBackupsRequest::descriptor()->file()}) {
     for (int s = 0; s < file->service_count(); ++s) {
       for (int m = 0; m < file->service(s)->method_count(); ++m) {
         methods.push_back(file->service(s)->name() + "/" + file->service(s)->method(m)->name());

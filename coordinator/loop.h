@@ -31,7 +31,10 @@ class Loop final : public service::EnginePort {
                                                       const Clock& clock, Metrics& metrics);
 
   /// Before Run.
-  void AddListener(service::TickListener* listener) { listeners_.push_back(listener); }
+  void AddListener(service::TickListener* listener) {
+    listeners_.push_back(listener);
+    listener->OnStart(state_.revision);
+  }
 
   void Submit(engine::Command command, ReplyCallback done) override;
   void Read(ReadCallback read) override;

@@ -10,6 +10,7 @@
 #include <map>
 #include <mutex>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <thread>
 
@@ -24,10 +25,13 @@
 #include "coordinator/http_server.h"
 #include "coordinator/loop.h"
 #include "coordinator/metrics/metrics.h"
+#include "coordinator/restore_command.h"
+#include "coordinator/retention.h"
 #include "coordinator/service/auth_audit.h"
 #include "coordinator/service/auth_tokens.h"
 #include "coordinator/service/listen_address.h"
 #include "coordinator/service/server.h"
+#include "coordinator/store/backup.h"
 #include "coordinator/store/rocksdb_store.h"
 #include "coordinator/token_command.h"
 
@@ -48,6 +52,15 @@ struct Flags {
   int workers_per_user = 0;
   int queued_per_user = 0;
   std::string log_level = "info";
+  std::string backup_root;
+  int backups_kept = 7;
+  double logs_days = 90;
+  double history_days = 0;
+  double events_days = 0;
+  double logs_gib = 0;
+  double history_gib = 0;
+  double events_gib = 0;
+  double retention_interval_seconds = 600;
   SecurityFlags security;
 };
 
@@ -140,6 +153,41 @@ engine::Options ToEngineOptions(const Flags& flags) {
           .build = std::string(BuildId())};
 }
 
+RetentionPolicy ToRetentionPolicy(const Flags& flags) {
+  const auto part = [](double days, double gib) {
+    return RetentionPolicy::Part{.age = absl::Hours(24 * days), .bytes_max = static_cast<uint64_t>(gib * (1 << 30))};
+  };
+  return {.parts = {part(flags.logs_days, flags.logs_gib), part(flags.history_days, flags.history_gib),
+                    part(flags.events_days, flags.events_gib)},
+          .interval = absl::Seconds(flags.retention_interval_seconds)};
+}
+
+void AddStorageFlags(CLI::App& app, Flags& flags) {
+  const std::string group = "Storage (docs/operations.md)";
+  app.add_option("--backup-root", flags.backup_root,
+                 "Folder for backups, best on another disk; without it there are none")
+      ->type_name("FOLDER")
+      ->group(group);
+  app.add_option("--backups-kept", flags.backups_kept, "Newest backups that are kept")
+      ->check(CLI::Range(1, 10'000))
+      ->capture_default_str()
+      ->group(group);
+  const auto add = [&](const char* name, double& value, const std::string& what) {
+    app.add_option(name, value, what)->check(CLI::Range(0.0, 1e6))->capture_default_str()->group(group);
+  };
+  add("--logs-days", flags.logs_days, "Days that the log lines of an ended run are kept; 0: for ever");
+  add("--history-days", flags.history_days, "Days that its reports are kept; 0: for ever");
+  add("--events-days", flags.events_days, "Days that its events are kept; 0: for ever");
+  add("--logs-gib", flags.logs_gib, "GiB of log lines past which those that ended first lose theirs; 0: any number");
+  add("--history-gib", flags.history_gib, "GiB of reports, likewise");
+  add("--events-gib", flags.events_gib, "GiB of events, likewise");
+  app.add_option("--retention-interval", flags.retention_interval_seconds,
+                 "Seconds between two looks at what is too old")
+      ->check(CLI::Range(1.0, 1e6))
+      ->capture_default_str()
+      ->group(group);
+}
+
 absl::Status Serve(const Flags& flags) {
   NORMLAB_ASSIGN_OR_RETURN(const auto grpc_address, service::ParseListenAddress(flags.listen));
   NORMLAB_ASSIGN_OR_RETURN(const auto http_address, service::ParseListenAddress(flags.http));
@@ -153,6 +201,8 @@ absl::Status Serve(const Flags& flags) {
   metrics.disks.emplace(std::map<std::string, std::filesystem::path>{{"data", flags.data}});
   NORMLAB_ASSIGN_OR_RETURN(const auto loop, Loop::Create(ToEngineOptions(flags), *store, clock, metrics));
 
+  std::optional<store::Backups> backups;
+  if (!flags.backup_root.empty()) backups.emplace(flags.backup_root, flags.data, flags.backups_kept);
   service::Server* counted = nullptr;  // Before the first request, see below.
   NORMLAB_ASSIGN_OR_RETURN(const auto http, HttpServer::Start(http_address, *loop, metrics, [&counted] {
                              return HttpServer::StreamCounts{counted->num_watchers(), counted->num_sessions()};
@@ -169,19 +219,22 @@ absl::Status Serve(const Flags& flags) {
                                     .tokens = asks_for_tokens ? tokens.get() : nullptr,
                                     .audit = audit.get(),
                                     .requests_per_second = flags.security.requests_per_second,
-                                    .workers_need_certificate = !flags.security.tls_client_ca.empty()}});
+                                    .workers_need_certificate = !flags.security.tls_client_ca.empty()},
+                          .backups = backups ? &*backups : nullptr});
   // The loop answers requests, and it does not run yet.
   counted = &server;
   for (service::TickListener* listener : server.listeners()) loop->AddListener(listener);
   NORMLAB_RETURN_IF_ERROR(server.Listen());
   NORMLAB_RETURN_IF_ERROR(WriteAddresses(flags.data, server.address(), http->address()));
 
+  std::optional<Retention> retention(std::in_place, ToRetentionPolicy(flags), *store, *loop, clock, metrics);
   EndReason end;
   absl::Status ran;
   std::thread loop_thread([&] {
     ran = loop->Run();
     end.Set();
   });
+  retention->Start();
   const SignalWaiter signals([&end](int number) {
     spdlog::info("{}: ending", number == SIGTERM ? "SIGTERM" : "SIGINT");
     end.Set();
@@ -195,6 +248,7 @@ absl::Status Serve(const Flags& flags) {
   }
   end.Wait();
   server.Shutdown(absl::Seconds(2));
+  retention.reset();  // While the loop still answers.
   loop->Stop();
   loop_thread.join();
   return ran;
@@ -242,7 +296,9 @@ int Main(int argc, char** argv) {
   app.add_option("--log-level", flags.log_level, "trace, debug, info, warning, error or off")->capture_default_str();
   AddSecurityFlags(app, flags.security);
   std::function<absl::Status()> command;
+  AddStorageFlags(app, flags);
   AddTokenCommand(app, flags.data, command);
+  AddRestoreCommand(app, flags.data, command);
   AddHealthCommand(app, flags.data, flags.security, command);
   try {
     app.parse(argc, argv);

@@ -54,6 +54,8 @@ Metrics::Metrics()
       workers(GaugeFamily(*registry, "normlab_workers", "Workers by state.")),
       leases_lost(CounterFamily(*registry, "normlab_leases_lost_total", "Leases of workers that ran out.").Add({})),
       attempts(CounterFamily(*registry, "normlab_attempts_total", "Attempts that ended, by outcome.")),
+      expired(CounterFamily(*registry, "normlab_expired_runs_total",
+                            "Ended runs of which retention removed a part: logs, history or events.")),
       watchers(GaugeFamily(*registry, "normlab_watchers", "Open watches of runs.").Add({})),
       sessions(GaugeFamily(*registry, "normlab_worker_sessions", "Open sessions of workers.").Add({})) {
   GaugeFamily(*registry, "normlab_build_info", "Always 1; the labels say which build runs.")

@@ -34,6 +34,7 @@ struct Metrics {
   Gauges& workers;                            // {state}
   prometheus::Counter& leases_lost;
   Counters& attempts;  // {outcome}
+  Counters& expired;  // {part}; of ended runs, by retention.
   prometheus::Gauge& watchers;
   prometheus::Gauge& sessions;
   std::optional<DiskMetrics> disks;  // Of the data folder; set before the first scrape or never.

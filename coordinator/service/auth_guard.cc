@@ -116,7 +116,7 @@ const MethodRule* Guard::Take(const std::string& method) {
 
 absl::Status Guard::CheckComplete() const {
   std::vector<std::string> missing;
-  for (const char* service : {"ExperimentService", "RunService", "WorkerService", "AdminService"}) {
+  for (const char* service : {"ExperimentService", "RunService", "WorkerService", "AdminService", "BackupService"}) {
     const auto* descriptor =
         google::protobuf::DescriptorPool::generated_pool()->FindServiceByName(std::string(kPackage) + service);
     for (int i = 0; descriptor != nullptr && i < descriptor->method_count(); ++i) {

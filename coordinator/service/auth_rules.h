@@ -50,6 +50,9 @@ inline constexpr MethodRule kMethodRules[] = {
     {"AdminService/CreateToken", Access::kOperator, true},
     {"AdminService/ListTokens", Access::kOperator, false},
     {"AdminService/RevokeToken", Access::kOperator, true},
+    {"BackupService/CreateBackup", Access::kOperator, true},
+    {"BackupService/ListBackups", Access::kOperator, false},
+    {"BackupService/VerifyBackup", Access::kOperator, false},
     // gRPC's own. Probes have no token, and reflection shows nothing but the published contract.
     {"grpc.health.v1.Health/Check", Access::kOpen, false},
     {"grpc.health.v1.Health/Watch", Access::kOpen, false},

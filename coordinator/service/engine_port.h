@@ -56,6 +56,8 @@ class EnginePort {
 class TickListener {
  public:
   virtual ~TickListener() = default;
+  /// Before the first tick: the revision of the state that was loaded.
+  virtual void OnStart(int64_t /*revision*/) {}
   virtual void OnTick(const View& view, const engine::Changes& changes) = 0;
 };
 

@@ -131,7 +131,13 @@ grpc::ServerWriteReactor<v1::WatchRunsResponse>* RunService::WatchRuns(grpc::Cal
                                                                        const v1::WatchRunsRequest* request) {
   auto selector = ToSelector(request->selector());
   if (!selector.ok()) return new RefusedStream<v1::WatchRunsResponse>(selector.status());
-  return watches_.Watch(*std::move(selector), request->until_terminal());
+  WatchHub::Request watch{.selector = *std::move(selector), .until_terminal = request->until_terminal()};
+  if (request->has_since_revision()) watch.since_revision = request->since_revision();
+  if (watch.since_revision && !watch.selector.states.empty()) {
+    return new RefusedStream<v1::WatchRunsResponse>(absl::InvalidArgumentError(
+        "since_revision: not with selector.states, which choose other runs at each call: name the runs"));
+  }
+  return watches_.Watch(std::move(watch));
 }
 
 grpc::ServerUnaryReactor* RunService::CancelRuns(grpc::CallbackServerContext* context,

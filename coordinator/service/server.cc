@@ -102,7 +102,8 @@ Server::Server(EnginePort& engine, store::Store& store, Options options)
       experiment_service_(engine),
       run_service_(engine, store, watches_, logs_),
       worker_service_(engine, sessions_),
-      admin_service_(engine, guard_, options_.guard.tokens, options_.http_address) {}
+      admin_service_(engine, guard_, options_.guard.tokens, options_.http_address),
+      backup_service_(store, options_.backups, options_.guard.clock) {}
 
 Server::~Server() { Shutdown(absl::ZeroDuration()); }
 
@@ -130,6 +131,9 @@ absl::Status Server::Protect() {
   guard_.Protect(admin_service_, "AdminService/CreateToken", &AdminService::CreateToken);
   guard_.Protect(admin_service_, "AdminService/ListTokens", &AdminService::ListTokens);
   guard_.Protect(admin_service_, "AdminService/RevokeToken", &AdminService::RevokeToken);
+  guard_.Protect(backup_service_, "BackupService/CreateBackup", &BackupService::CreateBackup);
+  guard_.Protect(backup_service_, "BackupService/ListBackups", &BackupService::ListBackups);
+  guard_.Protect(backup_service_, "BackupService/VerifyBackup", &BackupService::VerifyBackup);
   return guard_.CheckComplete();
 }
 
@@ -146,6 +150,7 @@ absl::Status Server::Listen() {
   builder.RegisterService(&run_service_);
   builder.RegisterService(&worker_service_);
   builder.RegisterService(&admin_service_);
+  builder.RegisterService(&backup_service_);
   std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> interceptors;
   if (options_.on_call_done) interceptors.push_back(std::make_unique<CallTimerFactory>(options_.on_call_done));
   if (options_.guard.audit != nullptr) interceptors.push_back(guard_.MakeInterceptors());
@@ -165,6 +170,7 @@ void Server::Shutdown(absl::Duration grace) {
   sessions_.EndAll(end);
   watches_.EndAll(end);
   logs_.EndAll(end);
+  backup_service_.EndAll(end);
   server_->Shutdown(std::chrono::system_clock::now() + absl::ToChronoMilliseconds(grace));
   server_->Wait();
   server_.reset();

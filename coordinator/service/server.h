@@ -13,6 +13,7 @@
 
 #include "coordinator/service/admin_service.h"
 #include "coordinator/service/auth_guard.h"
+#include "coordinator/service/backup_service.h"
 #include "coordinator/service/engine_port.h"
 #include "coordinator/service/experiment_service.h"
 #include "coordinator/service/listen_address.h"
@@ -36,6 +37,7 @@ class Server {
     /// Null: plain text.
     std::shared_ptr<grpc::ServerCredentials> credentials;
     Guard::Options guard;
+    store::Backups* backups = nullptr;  // Null: none can be made. Must outlive the server.
   };
 
   /// `engine` and `store` must outlive the server. Nothing is served before Listen.
@@ -71,6 +73,7 @@ class Server {
   RunService run_service_;
   WorkerService worker_service_;
   AdminService admin_service_;
+  BackupService backup_service_;
   std::unique_ptr<grpc::Server> server_;
 };
 

@@ -1,7 +1,11 @@
 #include "coordinator/service/watch_hub.h"
 
+#include <fmt/format.h>
+#include <grpcpp/alarm.h>
+
 #include <algorithm>
-#include <optional>
+#include <chrono>
+#include <map>
 #include <utility>
 #include <vector>
 
@@ -12,32 +16,58 @@
 
 namespace normlab::service {
 
-/// One stream. Lives until gRPC is done with it and nobody else holds it.
+/// One stream. Lives until gRPC is done with it and nobody else holds it. First it sends the chosen runs as they are,
+/// in pieces of which each is as new as its sending; then the log's changes from the watch's beginning on, without
+/// those that a run's piece had already.
 class Watcher final : public EndingStream<grpc::ServerWriteReactor<v1::WatchRunsResponse>>,
                       public std::enable_shared_from_this<Watcher> {
  public:
-  Watcher(WatchHub& hub, EnginePort& engine, bool until_terminal)
-      : hub_(hub), engine_(engine), until_terminal_(until_terminal) {}
+  Watcher(WatchHub& hub, EnginePort& engine, const ChangeLog& log, bool until_terminal)
+      : hub_(hub), engine_(engine), log_(log), until_terminal_(until_terminal) {}
 
   /// gRPC keeps no reference that C++ sees; this one is dropped in OnDone.
   void HoldUntilDone() { self_ = shared_from_this(); }
 
-  /// Begins with `chosen`, none of them seen. Returns false if the stream has ended already.
-  bool Begin(std::set<RunId> chosen, const View& view) {
+  /// Begins with the `chosen` runs, or behind `since_revision`. Returns false if the stream has ended already. On the
+  /// engine's thread.
+  bool Begin(std::set<RunId> chosen, std::optional<int64_t> since_revision, const View& view) {
     const std::scoped_lock lock(mutex_);
     if (is_finished_) return false;
     chosen_ = std::move(chosen);
-    pending_ = chosen_;
-    live_ = chosen_;
-    WriteNext(view);
+    for (const RunId id : chosen_) {
+      if (!engine::IsTerminal(view.state.runs.at(id).state)) live_.insert(id);
+    }
+    const ChangeLog::Position end = log_.End();
+    begin_ = next_ = end;
+    if (!since_revision) {
+      unsent_ = chosen_;
+      WriteRuns(view);
+      return true;
+    }
+    if (const auto found = log_.Find(*since_revision)) {
+      next_ = *found;
+      ReadSoon();
+    } else {
+      Resync(*since_revision > end.revision
+                 ? fmt::format("revision {} is not reached yet, the newest is {}: the store may be one that was "
+                               "restored from a backup",
+                               *since_revision, end.revision)
+                 : fmt::format("revision {} is older than the changes that are kept, which begin behind {}",
+                               *since_revision, log_.oldest_revision()));
+    }
     return true;
   }
 
-  void NoteChanges(const View& view, const std::set<RunId>& changed) {
+  /// On the engine's thread.
+  void NoteChanges(const std::set<RunId>& changed, uint64_t end_sequence) {
     const std::scoped_lock lock(mutex_);
-    std::set_intersection(changed.begin(), changed.end(), chosen_.begin(), chosen_.end(),
-                          std::inserter(pending_, pending_.end()));
-    WriteNext(view);
+    const bool has_chosen =
+        std::any_of(changed.begin(), changed.end(), [this](RunId id) { return chosen_.contains(id); });
+    // A watcher of quiet runs is told how far it is, or it could not resume.
+    const bool is_far_behind = end_sequence - next_.sequence > kQuietChangesMax;
+    if (!has_chosen && !is_far_behind) return;
+    has_news_ = true;
+    ReadSoon();
   }
 
   void OnWriteDone(bool ok) override {
@@ -45,11 +75,15 @@ class Watcher final : public EndingStream<grpc::ServerWriteReactor<v1::WatchRuns
     is_busy_ = false;
     if (!ok) return EndLocked(absl::CancelledError("the watcher is gone"));
     FinishIfEnded();
-    if (is_finished_ || pending_.empty()) return;
+    if (is_finished_) return;
+    if (unsent_.empty()) return ReadChanges();
+    is_busy_ = true;
     engine_.Read([self = shared_from_this()](const absl::Status& status, const View* view) {
-      if (!status.ok()) return self->End(status);
       const std::scoped_lock lock(self->mutex_);
-      self->WriteNext(*view);
+      self->is_busy_ = false;
+      if (!status.ok()) return self->EndLocked(status);
+      self->FinishIfEnded();
+      if (!self->is_finished_) self->WriteRuns(*view);
     });
   }
 
@@ -61,37 +95,110 @@ class Watcher final : public EndingStream<grpc::ServerWriteReactor<v1::WatchRuns
   }
 
  private:
-  void WriteNext(const View& view) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    if (end_ || is_busy_ || pending_.empty()) return;
+  static constexpr uint64_t kQuietChangesMax = 4096;
+
+  void Write() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    is_busy_ = true;
+    StartWrite(&message_);
+  }
+
+  /// The next piece of the runs as they are.
+  void WriteRuns(const View& view) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     message_.Clear();
     size_t bytes = 0;
-    while (!pending_.empty() && message_.runs_size() < kWatchRunsMax && bytes < kPageBytesMax) {
-      const engine::Run& run = view.state.runs.at(*pending_.begin());
-      pending_.erase(pending_.begin());
-      if (engine::IsTerminal(run.state)) {
-        live_.erase(run.id);
-      } else {
-        live_.insert(run.id);
-      }
+    while (!unsent_.empty() && message_.runs_size() < kWatchRunsMax && bytes < kPageBytesMax) {
+      const engine::Run& run = view.state.runs.at(*unsent_.begin());
+      unsent_.erase(unsent_.begin());
+      if (run.revision > begin_.revision) sent_revisions_[run.id] = run.revision;
       *message_.add_runs() = ToListedRun(run);
       bytes += message_.runs().rbegin()->ByteSizeLong();
     }
-    if (pending_.empty()) seen_revision_ = view.state.revision;
-    message_.set_revision(seen_revision_);
+    if (unsent_.empty()) message_.set_revision(begin_.revision);
+    if (until_terminal_ && unsent_.empty() && live_.empty()) end_ = absl::OkStatus();
+    Write();
+  }
+
+  /// Hops to one of gRPC's threads by an alarm that is due at once.
+  void ReadSoon() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (is_busy_ || is_finished_ || !unsent_.empty()) return;
     is_busy_ = true;
-    if (until_terminal_ && pending_.empty() && live_.empty()) end_ = absl::OkStatus();
-    StartWrite(&message_);
+    alarm_.Set(std::chrono::system_clock::now(), [self = shared_from_this()](bool) {
+      const std::scoped_lock lock(self->mutex_);
+      self->is_busy_ = false;
+      self->FinishIfEnded();
+      if (!self->is_finished_) self->ReadChanges();
+    });
+  }
+
+  void ReadChanges() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    message_.Clear();
+    size_t bytes = 0;
+    bool is_end = false;
+    while (!is_end && message_.runs_size() < kWatchRunsMax && bytes < kPageBytesMax) {
+      has_news_ = false;  // Before the read: what is appended after it wakes the stream again.
+      const auto page = log_.Read(next_.sequence, chosen_, kWatchRunsMax - message_.runs_size());
+      if (!page) {
+        return Resync(
+            fmt::format("the watcher is too slow: it has seen revision {}, and the changes that are kept begin "
+                        "behind {}",
+                        next_.revision, log_.oldest_revision()));
+      }
+      for (size_t i = 0; i < page->runs.size(); ++i) bytes += Add(*page->runs[i], page->sequences[i]);
+      next_ = page->next;
+      is_end = page->is_end;
+    }
+    message_.set_revision(next_.revision);
+    const bool is_over = until_terminal_ && is_end && live_.empty();
+    if (is_over) end_ = absl::OkStatus();
+    if (message_.runs_size() > 0 || next_.sequence - told_sequence_ > kQuietChangesMax) {
+      told_sequence_ = next_.sequence;
+      return Write();
+    }
+    if (is_over) return FinishIfEnded();
+    if (!is_end || has_news_) ReadSoon();
+  }
+
+  /// Returns the bytes that it added to the message.
+  size_t Add(const engine::Run& run, uint64_t sequence) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (sequence >= begin_.sequence && engine::IsTerminal(run.state)) live_.erase(run.id);
+    if (sequence >= begin_.sequence && !engine::IsTerminal(run.state)) live_.insert(run.id);
+    const auto sent = sent_revisions_.find(run.id);
+    if (sent != sent_revisions_.end()) {
+      if (run.revision <= sent->second) return 0;
+      sent_revisions_.erase(sent);
+    }
+    v1::Run& added = *message_.add_runs();
+    added = ToListedRun(run);
+    return added.ByteSizeLong();
+  }
+
+  /// Tells the watcher to look anew, and ends.
+  void Resync(const std::string& reason) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    message_.Clear();
+    message_.mutable_resync()->set_revision(log_.newest_revision());
+    message_.mutable_resync()->set_oldest_revision(log_.oldest_revision());
+    message_.mutable_resync()->set_reason(reason);
+    end_ = absl::OutOfRangeError(
+        fmt::format("since_revision: {}; watch without it, or list and go on from the list's", reason));
+    Write();
   }
 
   WatchHub& hub_;
   EnginePort& engine_;
+  const ChangeLog& log_;
   const bool until_terminal_;
   std::shared_ptr<Watcher> self_;
 
+  grpc::Alarm alarm_ ABSL_GUARDED_BY(mutex_);
   std::set<RunId> chosen_ ABSL_GUARDED_BY(mutex_);
-  std::set<RunId> pending_ ABSL_GUARDED_BY(mutex_);  // Not seen in their newest state.
-  std::set<RunId> live_ ABSL_GUARDED_BY(mutex_);     // Not seen in a terminal state.
-  int64_t seen_revision_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::set<RunId> unsent_ ABSL_GUARDED_BY(mutex_);  // Of the chosen ones, not sent as they are.
+  std::set<RunId> live_ ABSL_GUARDED_BY(mutex_);    // Not terminal at begin_, or by what was read since.
+  // Of runs whose piece was newer than begin_.
+  std::map<RunId, int64_t> sent_revisions_ ABSL_GUARDED_BY(mutex_);
+  ChangeLog::Position begin_ ABSL_GUARDED_BY(mutex_);  // The log's end when the watch began.
+  ChangeLog::Position next_ ABSL_GUARDED_BY(mutex_);
+  uint64_t told_sequence_ ABSL_GUARDED_BY(mutex_) = 0;  // Of the last message's revision.
+  bool has_news_ ABSL_GUARDED_BY(mutex_) = false;
   v1::WatchRunsResponse message_ ABSL_GUARDED_BY(mutex_);
 };
 
@@ -108,33 +215,35 @@ std::set<RunId> Choose(const engine::Selector& selector, const View& view) {
 
 }  // namespace
 
-grpc::ServerWriteReactor<v1::WatchRunsResponse>* WatchHub::Watch(engine::Selector selector, bool until_terminal) {
-  auto watcher = std::make_shared<Watcher>(*this, engine_, until_terminal);
+grpc::ServerWriteReactor<v1::WatchRunsResponse>* WatchHub::Watch(Request request) {
+  auto watcher = std::make_shared<Watcher>(*this, engine_, log_, request.until_terminal);
   watcher->HoldUntilDone();
-  engine_.Read([this, watcher, selector = std::move(selector)](const absl::Status& status, const View* view) {
+  engine_.Read([this, watcher, request = std::move(request)](const absl::Status& status, const View* view) {
     if (!status.ok()) return watcher->End(status);
-    Begin(watcher, selector, *view);
+    Begin(watcher, request, *view);
   });
   return watcher.get();
 }
 
-void WatchHub::Begin(const std::shared_ptr<Watcher>& watcher, const engine::Selector& selector, const View& view) {
-  std::set<RunId> chosen = Choose(selector, view);
+void WatchHub::Begin(const std::shared_ptr<Watcher>& watcher, const Request& request, const View& view) {
+  std::set<RunId> chosen = Choose(request.selector, view);
   if (chosen.empty()) return watcher->End(absl::NotFoundError("the selector chooses no run"));
   const std::scoped_lock lock(mutex_);
   if (!end_.ok()) return watcher->End(end_);
   // Under the lock, so that the Remove of a stream that ends meanwhile comes after the insertion.
-  if (watcher->Begin(std::move(chosen), view)) watchers_.insert(watcher);
+  if (watcher->Begin(std::move(chosen), request.since_revision, view)) watchers_.insert(watcher);
 }
 
 void WatchHub::OnTick(const View& view, const engine::Changes& changes) {
+  log_.Append(view.state, changes.runs);
   if (changes.runs.empty()) return;
   std::vector<std::shared_ptr<Watcher>> watchers;
   {
     const std::scoped_lock lock(mutex_);
     watchers.assign(watchers_.begin(), watchers_.end());
   }
-  for (const auto& watcher : watchers) watcher->NoteChanges(view, changes.runs);
+  const uint64_t end_sequence = log_.End().sequence;
+  for (const auto& watcher : watchers) watcher->NoteChanges(changes.runs, end_sequence);
 }
 
 void WatchHub::EndAll(const absl::Status& status) {

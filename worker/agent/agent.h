@@ -10,9 +10,10 @@
 #include "common/clock.h"
 #include "grpcpp/channel.h"
 #include "worker/agent/attempt_files.h"
-#include "worker/agent/attempts.h"
+#include "worker/agent/core.h"
 #include "worker/agent/metrics.h"
-#include "worker/agent/session.h"
+#include "worker/agent/run_metrics.h"
+#include "worker/agent/session_stream.h"
 #include "worker/agent/trainer_run.h"
 #include "worker/agent/wakeup.h"
 
@@ -26,8 +27,9 @@ struct AgentOptions {
   absl::Duration stop_grace = absl::Seconds(30);
 };
 
-/// The worker: one loop on one thread that owns the session and the trainer. Everything else only wakes it.
-class Agent final : private SessionHandler {
+/// The worker: one loop on one thread that gives the core its streams, trainers and time. Everything else only wakes
+/// it.
+class Agent final : private TrainerHost {
  public:
   Agent(AgentOptions options, std::shared_ptr<grpc::Channel> channel, const Clock* clock, Metrics* metrics);
 
@@ -44,40 +46,25 @@ class Agent final : private SessionHandler {
   void Wake() { wakeup_->Wake(); }
 
  private:
-  enum class Request { kNone, kDrain, kKill };
+  using Request = AgentCore::Request;
 
-  /// What lives while a trainer does.
-  struct Current {
-    AttemptKey key;
-    std::unique_ptr<TrainerRun> trainer;
-    std::unique_ptr<RunMetrics> metrics;
-  };
+  absl::StatusOr<std::unique_ptr<Trainer>> StartTrainer(const AttemptKey& key, const v1::StartAttempt& start) override;
+  void OnEvent(const v1::TrainerEvent& event) override;
+  void OnEnd(const AttemptKey& key) override;
+  void OnNotStarted(const AttemptKey& key, const std::string& why) override;
 
-  std::optional<AttemptKey> Running() const override;
-  void OnStart(const v1::StartAttempt& start) override;
-  void OnStop(const v1::StopAttempt& stop) override;
-  void OnFenced(const v1::AttemptRef& attempt) override;
-
-  void StepTrainer();
-  void StepDrain(Request request);
-  void ReportEvent(v1::TrainerEvent event);
-  void ReportNotStarted(const AttemptKey& key, const std::string& why);
   void SetGauges();
   void Wait();
-  /// Set once Run has nothing left to do.
-  std::optional<absl::Status> Result(Request request);
 
   const AgentOptions options_;
   const Clock* const clock_;
   Metrics* const metrics_;
   const std::shared_ptr<Wakeup> wakeup_ = std::make_shared<Wakeup>();
+  const std::unique_ptr<v1::WorkerService::Stub> stub_;
   std::atomic<Request> request_ = Request::kNone;
-  bool is_draining_ = false;
-  std::optional<absl::Time> told_by_;    // Draining, and the trainer is gone: until when to wait for acknowledgements.
-  std::optional<absl::Time> closed_by_;  // All is said: until when to wait for the stream's end.
-  Attempts attempts_;
-  std::optional<Current> current_;
-  Session session_;
+  std::unique_ptr<RunMetrics> run_metrics_;  // While a trainer lives.
+  TrainerRun* trainer_ = nullptr;            // The core's.
+  AgentCore core_;
 };
 
 }  // namespace normlab::agent

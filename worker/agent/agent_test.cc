@@ -181,10 +181,15 @@ TEST_F(AgentTest, StartsAnAttemptOnceHoweverOftenItIsAsked) {
   StartAgent(std::string(kStopsOnSigterm) + kStarted + kWait);
   SendWhenWelcome(StartOf(Key(1)));
   SendWhenWelcome(StartOf(Key(1)));
+  ASSERT_TRUE(coordinator_.Await(HasStarted));
   SendWhenWelcome(StopOf(Key(1), 30));
   ASSERT_TRUE(coordinator_.Await(HasEnded));
   SendWhenWelcome(StartOf(Key(1)));
   SendWhenWelcome(StartOf(Key(1, 2)));
+  ASSERT_TRUE(coordinator_.Await([](const Messages& messages) {
+    const auto reports = Reports(messages);
+    return !reports.empty() && reports.back().event().has_started() && reports.back().attempt().attempt() == 2;
+  }));
   SendWhenWelcome(StopOf(Key(1, 2), 30));
   ASSERT_TRUE(coordinator_.Await([](const Messages& messages) {
     const auto reports = Reports(messages);
@@ -230,8 +235,9 @@ TEST_F(AgentTest, KillsWhatIsFencedAtOnce) {
 }
 
 TEST_F(AgentTest, StopsATrainerThatHasNotEvenStarted) {
-  StartAgent(kWait);
+  StartAgent("echo loading\n" + std::string(kWait));
   SendWhenWelcome(StartOf(Key(1)));
+  ASSERT_TRUE(coordinator_.Await([](const Messages& messages) { return HasEvent(messages, v1::TrainerEvent::kLog); }));
   SendWhenWelcome(StopOf(Key(1), 30));
   ASSERT_TRUE(coordinator_.Await(HasEnded));
   EXPECT_EQ(FindExit(coordinator_.messages())->signal(), SIGTERM);

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "common/grpc_status.h"
 #include "common/version.h"
 #include "fmt/format.h"
 #include "spdlog/spdlog.h"
@@ -31,23 +30,10 @@ google::protobuf::Timestamp ToTimestamp(absl::Time time) {
 
 }  // namespace
 
-std::shared_ptr<grpc::Channel> OpenCoordinatorChannel(const std::string& address, const ChannelSecurity& security) {
-  grpc::ChannelArguments arguments;
-  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
-  // Also the longest time for one handshake.
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, security.ca_file.empty() ? 100 : 2000);
-  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
-  // Loopback needs no proxy, and an environment with one would send the stream there.
-  if (IsLoopbackHost(address.substr(0, address.rfind(':')))) arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-  return OpenChannel(address, security, arguments);
-}
-
-Session::Session(SessionOptions options, std::shared_ptr<grpc::Channel> channel, const Clock* clock,
-                 std::shared_ptr<Wakeup> wakeup, SessionHandler* handler)
+Session::Session(SessionOptions options, StreamOpener open_stream, const Clock* clock, SessionHandler* handler)
     : options_(std::move(options)),
-      stub_(v1::WorkerService::NewStub(std::move(channel))),
+      open_stream_(std::move(open_stream)),
       clock_(clock),
-      wakeup_(std::move(wakeup)),
       handler_(handler),
       connect_at_(clock->SteadyNow()),
       backoff_(kBackoffMin, kBackoffMax, options_.random_seed),
@@ -83,7 +69,7 @@ absl::Time Session::SilentAt() const {
 }
 
 void Session::Connect(absl::Time now) {
-  stream_ = SessionStream::Open(*stub_, wakeup_);
+  stream_ = open_stream_();
   is_welcome_ = false;
   is_given_up_ = false;
   hello_at_ = now;
@@ -145,17 +131,17 @@ void Session::OnWelcome(const v1::Welcome& welcome) {
   if (is_draining_) Drain();
 }
 
-void Session::OnEnded(const grpc::Status& status, absl::Time now) {
+void Session::OnEnded(const absl::Status& status, absl::Time now) {
   stream_.reset();
   lease_.Disconnected();
   if (is_closing_) return;
   const absl::Duration wait = backoff_.Next();
   connect_at_ = now + wait;
   const std::string what =
-      fmt::format("{} ({})", status.error_message().empty() ? "stream closed" : status.error_message(),
-                  absl::StatusCodeToString(FromGrpc(status).code()));
+      fmt::format("{} ({})", status.message().empty() ? "stream closed" : std::string(status.message()),
+                  absl::StatusCodeToString(status.code()));
   // A refusal is news each time; an absence only once.
-  const bool is_refusal = !status.ok() && status.error_code() != grpc::StatusCode::UNAVAILABLE;
+  const bool is_refusal = !status.ok() && !absl::IsUnavailable(status);
   if (is_refusal || !is_outage_logged_) {
     spdlog::warn("no session with the coordinator: {}; trying again{}", what,
                  wait > absl::ZeroDuration() ? fmt::format(" in {}", absl::FormatDuration(wait)) : "");

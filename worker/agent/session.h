@@ -7,20 +7,14 @@
 
 #include "absl/time/time.h"
 #include "common/clock.h"
-#include "common/grpc_channel.h"
-#include "grpcpp/channel.h"
-#include "normlab/v1/worker.grpc.pb.h"
+#include "normlab/v1/worker.pb.h"
 #include "worker/agent/attempts.h"
 #include "worker/agent/backoff.h"
 #include "worker/agent/lease.h"
 #include "worker/agent/report_queue.h"
-#include "worker/agent/session_stream.h"
-#include "worker/agent/wakeup.h"
+#include "worker/agent/stream.h"
 
 namespace normlab::agent {
-
-/// A channel that tries again quickly: the session itself decides how often. `security` was checked.
-std::shared_ptr<grpc::Channel> OpenCoordinatorChannel(const std::string& address, const ChannelSecurity& security);
 
 /// What the coordinator asks for. Called from within Session::Step.
 class SessionHandler {
@@ -43,16 +37,15 @@ struct SessionOptions {
 };
 
 /// The worker's side of the session: says hello, renews the lease, sends reports until they are acknowledged, and comes
-/// back when the stream breaks. Never blocks. One thread calls everything; `wakeup` is woken when Step has something to
-/// do before NextDeadline. Nothing survives a crash: an agent that ends takes its trainer with it.
+/// back when the stream breaks. Never blocks. One thread calls everything. Nothing survives a crash: an agent that ends
+/// takes its trainer with it.
 class Session {
  public:
-  Session(SessionOptions options, std::shared_ptr<grpc::Channel> channel, const Clock* clock,
-          std::shared_ptr<Wakeup> wakeup, SessionHandler* handler);
+  Session(SessionOptions options, StreamOpener open_stream, const Clock* clock, SessionHandler* handler);
 
   /// Handles what arrived and does what is due.
   void Step();
-  /// When Step has to be called at the latest; steady time.
+  /// When Step has to be called at the latest, if nothing arrives before; steady time.
   absl::Time NextDeadline() const;
 
   /// Queues a report; the time is now.
@@ -76,7 +69,7 @@ class Session {
   void Receive(absl::Time now);
   void Handle(const v1::CoordinatorMessage& message);
   void OnWelcome(const v1::Welcome& welcome);
-  void OnEnded(const grpc::Status& status, absl::Time now);
+  void OnEnded(const absl::Status& status, absl::Time now);
   void SendHeartbeat(absl::Time now);
   void SendReports();
   void Queue(v1::AttemptReport report, const v1::AttemptRef& attempt);
@@ -84,14 +77,13 @@ class Session {
   absl::Time SilentAt() const;
 
   const SessionOptions options_;
-  const std::unique_ptr<v1::WorkerService::Stub> stub_;
+  const StreamOpener open_stream_;
   const Clock* const clock_;
-  const std::shared_ptr<Wakeup> wakeup_;
   SessionHandler* const handler_;
 
-  std::unique_ptr<SessionStream> stream_;  // Null between two streams.
-  bool is_welcome_ = false;                // On this stream.
-  bool is_given_up_ = false;               // This stream was cancelled because of its silence.
+  std::unique_ptr<Stream> stream_;  // Null between two streams.
+  bool is_welcome_ = false;         // On this stream.
+  bool is_given_up_ = false;        // This stream was cancelled because of its silence.
   bool is_outage_logged_ = false;
   bool is_draining_ = false;
   bool is_closing_ = false;

@@ -2,7 +2,20 @@
 
 #include <utility>
 
+#include "common/grpc_status.h"
+
 namespace normlab::agent {
+
+std::shared_ptr<grpc::Channel> OpenCoordinatorChannel(const std::string& address, const ChannelSecurity& security) {
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
+  // Also the longest time for one handshake.
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, security.ca_file.empty() ? 100 : 2000);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
+  // Loopback needs no proxy, and an environment with one would send the stream there.
+  if (IsLoopbackHost(address.substr(0, address.rfind(':')))) arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  return OpenChannel(address, security, arguments);
+}
 
 std::unique_ptr<SessionStream> SessionStream::Open(v1::WorkerService::Stub& stub, std::shared_ptr<Wakeup> wakeup) {
   std::unique_ptr<SessionStream> stream(new SessionStream(std::move(wakeup)));
@@ -44,7 +57,7 @@ std::vector<v1::CoordinatorMessage> SessionStream::Take() {
   return std::exchange(inbox_, {});
 }
 
-std::optional<grpc::Status> SessionStream::ended() const {
+std::optional<absl::Status> SessionStream::ended() const {
   const std::scoped_lock lock(mutex_);
   return ended_;
 }
@@ -97,7 +110,7 @@ void SessionStream::OnDone(const grpc::Status& status) {
   const std::shared_ptr<Wakeup> wakeup = wakeup_;
   {
     const std::scoped_lock lock(mutex_);
-    ended_ = status;
+    ended_ = FromGrpc(status);
     // Under the lock: once it is released, the destructor may go on.
     has_ended_.notify_all();
   }

@@ -5,18 +5,24 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "common/grpc_channel.h"
 #include "grpcpp/grpcpp.h"
 #include "normlab/v1/worker.grpc.pb.h"
+#include "worker/agent/stream.h"
 #include "worker/agent/wakeup.h"
 
 namespace normlab::agent {
 
-/// One bidirectional stream, from its opening to its end, as two queues. gRPC's threads fill and drain them and wake
-/// the owner. All methods may be called from any thread and none blocks.
-class SessionStream final : public grpc::ClientBidiReactor<v1::WorkerMessage, v1::CoordinatorMessage> {
+/// A channel that tries again quickly: the session itself decides how often. `security` was checked.
+std::shared_ptr<grpc::Channel> OpenCoordinatorChannel(const std::string& address, const ChannelSecurity& security);
+
+/// A stream over gRPC, whose threads fill and drain its queues and wake the owner. All methods may be called from any
+/// thread.
+class SessionStream final : public Stream, public grpc::ClientBidiReactor<v1::WorkerMessage, v1::CoordinatorMessage> {
  public:
   static std::unique_ptr<SessionStream> Open(v1::WorkerService::Stub& stub, std::shared_ptr<Wakeup> wakeup);
 
@@ -24,19 +30,12 @@ class SessionStream final : public grpc::ClientBidiReactor<v1::WorkerMessage, v1
   /// wait for themselves, and the last owner of a channel does just that (gRPC 1.51 aborts).
   ~SessionStream() override;
 
-  /// Dropped if the stream has ended.
-  void Send(v1::WorkerMessage message);
-  /// Messages that gRPC has not yet taken.
-  size_t backlog() const;
-  /// Nothing is sent after what was sent before.
-  void HalfClose();
-  /// Ends the stream soon.
-  void Cancel() { context_.TryCancel(); }
-
-  /// What arrived since the last call, in order.
-  std::vector<v1::CoordinatorMessage> Take();
-  /// How it ended; nullopt while it lives. Messages that arrived before the end are still there to take.
-  std::optional<grpc::Status> ended() const;
+  void Send(v1::WorkerMessage message) override;
+  size_t backlog() const override;
+  void HalfClose() override;
+  void Cancel() override { context_.TryCancel(); }
+  std::vector<v1::CoordinatorMessage> Take() override;
+  std::optional<absl::Status> ended() const override;
 
   void OnReadDone(bool ok) override;
   void OnWriteDone(bool ok) override;
@@ -57,7 +56,7 @@ class SessionStream final : public grpc::ClientBidiReactor<v1::WorkerMessage, v1
   bool is_writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool is_write_side_over_ ABSL_GUARDED_BY(mutex_) = false;
   bool is_half_close_asked_ ABSL_GUARDED_BY(mutex_) = false;
-  std::optional<grpc::Status> ended_ ABSL_GUARDED_BY(mutex_);
+  std::optional<absl::Status> ended_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace normlab::agent

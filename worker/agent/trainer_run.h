@@ -17,6 +17,7 @@
 #include "worker/agent/attempt_files.h"
 #include "worker/agent/child.h"
 #include "worker/agent/events.h"
+#include "worker/agent/trainer.h"
 
 namespace normlab::agent {
 
@@ -26,25 +27,23 @@ const char* ToString(ExitReason reason);
 
 /// One trainer process: its events, its stderr, its stop. Never blocks. One thread calls everything, the one that lives
 /// as long as the process (see Child).
-class TrainerRun {
+class TrainerRun final : public Trainer {
  public:
   /// Fails like Child::Spawn.
   static absl::StatusOr<std::unique_ptr<TrainerRun>> Start(const PreparedAttempt& prepared, const Clock* clock);
 
   /// Reads what the trainer said, and sends the signals that are due. The bytes read per call are bounded.
-  std::vector<v1::TrainerEvent> Step();
-  /// Set after the Step that saw the end and returned the last event.
-  const std::optional<v1::TrainerExit>& exit() const { return exit_; }
+  std::vector<v1::TrainerEvent> Step() override;
+  const std::optional<v1::TrainerExit>& exit() const override { return exit_; }
   ExitReason exit_reason() const;
 
-  /// SIGTERM now, SIGKILL to all of its group after `grace`; 0 kills at once. A second stop can only come earlier.
-  void Stop(absl::Duration grace, const std::string& reason);
-  bool is_stopping() const { return kill_at_.has_value(); }
+  /// SIGTERM now, SIGKILL to all of its group after `grace`.
+  void Stop(absl::Duration grace, const std::string& reason) override;
+  bool is_stopping() const override { return kill_at_.has_value(); }
 
   /// Adds what to wait for.
   void AddPollFds(std::vector<pollfd>& fds) const;
-  /// When Step has to be called at the latest; steady time.
-  absl::Time NextDeadline() const;
+  absl::Time NextDeadline() const override;
   pid_t pid() const { return child_->pid(); }
 
  private:

@@ -84,9 +84,12 @@ void Take(const Said& said, const RankStarted& report) {
   }
 }
 
+// After a restart of the coordinator a worker says again what was stored and not yet acknowledged: what is older than
+// what is known must not take its place.
+
 void Take(const Said& said, const StepReported& report) {
-  if (said.rank() != 0) return;
   Progress& progress = said.run.progress;
+  if (said.rank() != 0 || report.step <= progress.step) return;
   progress.step = report.step;
   progress.loss = report.loss;
   progress.lr = report.lr;
@@ -98,21 +101,23 @@ void Take(const Said& said, const StepReported& report) {
 
 void Take(const Said& said, const LayersReported& report) {
   if (said.rank() != 0) return;
-  said.run.progress.last_layers = report.payload;
+  if (report.step >= said.run.progress.step) said.run.progress.last_layers = report.payload;
   said.tx.Touch(said.run);
   said.Keep(report.step, HistoryKind::kLayers, report.payload);
 }
 
 void Take(const Said& said, const EvalReported& report) {
+  std::optional<EvalResult>& known = said.run.progress.eval;
   if (said.rank() != 0) return;
-  said.run.progress.eval = report.eval;
+  if (!known || report.eval.step >= known->step) known = report.eval;
   said.tx.Touch(said.run);
   said.Keep(report.eval.step, HistoryKind::kEval, report.payload);
 }
 
 void Take(const Said& said, const CheckpointReported& report) {
-  if (said.rank() != 0) return;
-  said.run.progress.checkpoint = report.checkpoint;
+  std::optional<Checkpoint>& known = said.run.progress.checkpoint;
+  if (said.rank() != 0 || (known && report.checkpoint.step < known->step)) return;
+  known = report.checkpoint;
   said.tx.Touch(said.run);
 }
 
@@ -134,7 +139,8 @@ void Take(const Said& said, const TrainerStopped& report) {
   if (run.outcome == Outcome::kFinished) return;
   if (said.rank() == 0) {
     run.outcome = Outcome::kStopped;
-    run.progress.step = report.step;
+    // 0 if it was asked to end before it had loaded its checkpoint.
+    run.progress.step = std::max(run.progress.step, report.step);
     said.tx.Touch(run);
   }
   if (run.state == RunState::kStopping) return;

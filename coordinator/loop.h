@@ -47,6 +47,8 @@ class Loop final : public service::EnginePort {
 
   /// One tick over what is queued now, without waiting: what Run does again and again. For tests, instead of Run.
   absl::Status RunOnce();
+  /// How long RunOnce has nothing to do if nothing is queued.
+  absl::Duration IdleTime() const { return deadline_ ? *deadline_ - Now() : absl::InfiniteDuration(); }
 
  private:
   struct CommandItem {

@@ -30,6 +30,7 @@ class DiskBackend final : public store::Backend {
     return memory_->Compact(table, from, to);
   }
   absl::Status WriteCheckpoint(const std::string& folder) override { return memory_->WriteCheckpoint(folder); }
+  absl::Status VerifyChecksums() override { return memory_->VerifyChecksums(); }
   std::string Describe() const override { return "the simulated disk"; }
 
  private:

@@ -35,7 +35,7 @@ _TRAINER_WITH_TORCH = (
 LIBRARIES = (
     (r"(torch|ATen|c10)/.*", _TRAINER_WITH_TORCH),
     (r".*\.pb\.h|(google/protobuf|grpcpp|grpc)/.*",
-     r"common/(spec|grpc|pb_)[^/]*|coordinator/(store|service)/.*|coordinator/[^/]*|worker/agent/.*|(cli|bench|tests)/.*"),
+     r"common/(spec|grpc|pb_)[^/]*|coordinator/(store|service|testing)/.*|coordinator/[^/]*|worker/agent/.*|(cli|bench|tests)/.*"),
     (r"rocksdb/.*", r"coordinator/store/(rocksdb_store(_test)?\.cc|testing/faulty_disk\.h)"),
     (r"prometheus/.*", r"coordinator/metrics/.*|common/disk_metrics[^/]*|worker/agent/(run_)?metrics[^/]*|(coordinator|worker/agent)/main\.cc|worker/agent/.*_test\.cc"),
     (r"(cuda|nccl|cublas)[^/]*\.h", r"worker/trainer/cuda/.*|worker/trainer/train/grad_sync\.cc"),

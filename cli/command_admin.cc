@@ -112,14 +112,14 @@ BackupClient::OnProgress ShowOn(ProgressLine& line) {
   return [&line](const v1::BackupProgress& progress) {
     const double total = static_cast<double>(progress.bytes_total());
     const double done = static_cast<double>(progress.bytes_done());
-    line.Update(total > 0 ? done / total : 1, fmt::format("{} of {}", BytesText(progress.bytes_done()), BytesText(progress.bytes_total())));
+    line.Update(total > 0 ? done / total : 1,
+                fmt::format("{} of {}", BytesText(progress.bytes_done()), BytesText(progress.bytes_total())));
   };
 }
 
 std::string BackupText(const v1::Backup& backup) {
   return fmt::format("{}: {} runs of {} experiments at revision {}, {} in {} files", backup.name(), backup.num_runs(),
-                     backup.num_experiments(), backup.revision(), BytesText(backup.bytes()),
-                     backup.num_files());
+                     backup.num_experiments(), backup.revision(), BytesText(backup.bytes()), backup.num_files());
 }
 
 absl::StatusOr<ExitCode> RunBackupCreate(const Session& session) {

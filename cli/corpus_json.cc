@@ -7,11 +7,12 @@
 namespace normlab::cli {
 namespace {
 
-/// "[json.exception.parse_error.101] parse error at line 1, column 9: syntax error ...; last read: '...'": the words.
+/// "[json.exception.parse_error.101] parse error at line 1, column 9: syntax error ...; last read: '...'" or
+/// "[json.exception.out_of_range.406] number overflow parsing '...'": the words.
 std::string WordsOf(const nlohmann::json::exception& error) {
   const std::string text = error.what();
   const size_t colon = text.find(": ");
-  std::string words = colon == std::string::npos ? text : text.substr(colon + 2);
+  std::string words = text.substr(colon == std::string::npos ? text.find("] ") + 2 : colon + 2);
   if (words.size() > 120) words = words.substr(0, 117) + "...";
   return words;
 }

@@ -65,5 +65,6 @@ function(normlab_test name)
   target_link_libraries(${name} PRIVATE normlab_options ${ARG_DEPS} GTest::gmock GTest::gtest_main)
   normlab_finish_executable(${name})
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
-  gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST PROPERTIES TIMEOUT 120)
+  # Tests run side by side: threads of several pools would wait for each other.
+  gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST PROPERTIES TIMEOUT 120 ENVIRONMENT OMP_NUM_THREADS=1)
 endfunction()

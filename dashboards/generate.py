@@ -46,13 +46,21 @@ def layer_variance():
              lines("LNS minus Pre-LN: validation loss", "Mean over the seeds that both have. Below 0, LNS is better.",
                    target('experiment:normlab_eval_loss_nats:lns_minus_pre_ln{experiment="$experiment"}', "difference"),
                    axis="nats per token")],
-            [lines("Gradient norm of the first layer over that of the last",
-                   "Mean over seeds. Far from 1, the two ends of the network learn at different speeds.",
+            [lines("Gradient before the first layer over that behind the last",
+                   "Norms of the loss's gradient by the residual stream, mean over seeds. Far from 1, the two ends of the "
+                   "network learn at different speeds.",
                    target(f"avg by (norm) (normlab_gradient_boundary_ratio{OF_EXPERIMENT})", "{{norm}}"), axis="ratio",
-                   log=True),
+                   log=True, height=9),
+             by_layer("Gradient before a layer over that behind it, against depth",
+                      "Norms of the loss's gradient by the residual stream, now, mean over seeds. 1 where a layer does "
+                      "nothing.",
+                      f"avg by (norm, layer) (normlab_layer_stream_grad_ratio{OF_EXPERIMENT})", axis="ratio", log=False)],
+            [by_layer("Largest absolute value against depth",
+                      "In the output of a layer, now, mean over seeds. Far above the root of the variance, a few tokens or "
+                      "channels carry massive activations.",
+                      f"avg by (norm, layer) (normlab_layer_output_max_abs{OF_EXPERIMENT})", axis="largest |x|"),
              by_layer("Weight norm against depth", "Of all matrices of a layer, now, mean over seeds.",
-                      f"avg by (norm, layer) (normlab_layer_weight_norm{OF_EXPERIMENT})", axis="weight norm", log=False,
-                      height=8)],
+                      f"avg by (norm, layer) (normlab_layer_weight_norm{OF_EXPERIMENT})", axis="weight norm", log=False)],
         ])
 
 
@@ -78,12 +86,14 @@ def experiment():
                    by_run("normlab_train_step"), by_run("normlab_train_loss_nats"), by_run("normlab_eval_loss_nats"),
                    by_run("normlab_eval_perplexity"), by_run("normlab_variance_growth_exponent"),
                    by_run("normlab_train_clip_ratio"), by_run("normlab_train_tokens_per_second"),
+                   by_run("normlab_train_flops_utilization_ratio"),
                    columns={"run": "Run", "norm": "Norm", "seed": "Seed", "Value #A": "Update", "Value #B": "Training loss",
                             "Value #C": "Validation loss", "Value #D": "Perplexity", "Value #E": "Growth exponent",
-                            "Value #F": "Clipped updates", "Value #G": "Tokens per s"},
+                            "Value #F": "Clipped updates", "Value #G": "Tokens per s",
+                            "Value #H": "Utilization"},
                    units={"Update": ("none", 0), "Training loss": ("none", 4), "Validation loss": ("none", 4),
                           "Perplexity": ("none", 2), "Growth exponent": ("none", 3), "Clipped updates": ("percentunit", 1),
-                          "Tokens per s": ("short", 1)})],
+                          "Tokens per s": ("short", 1), "Utilization": ("percentunit", 1)})],
         ])
 
 
@@ -116,11 +126,30 @@ def run():
                            f"normlab_layer_output_variance{OF_RUN}", width=12),
              layer_heatmap("Gradient norm: layer by time, log10", "Of all parameters of a layer, before clipping.",
                            f"normlab_layer_grad_norm{OF_RUN}", width=12)],
-            [by_layer("What attention and feed-forward add, against depth",
-                      "Mean squares of what they add to the residual stream, and of the stream itself, now.",
-                      f"{named('attention', 'normlab_layer_attention_mean_square')} or "
-                      f"{named('feed-forward', 'normlab_layer_ffn_mean_square')} or "
-                      f"{named('stream', 'normlab_layer_output_mean_square')}", column="part", axis="mean square"),
+            [by_layer("Output variance against depth: mean and median over tokens",
+                      "Of the residual stream, now. A mean far above the median is that of a few tokens with massive "
+                      "activations.",
+                      f"{named('mean', 'normlab_layer_output_variance')} or "
+                      f"{named('median', 'normlab_layer_output_variance_median')}", column="part", axis="variance"),
+             by_layer("Variance of what attention and feed-forward add, against depth",
+                      "Over hidden, mean over tokens, and that of the residual stream, now.",
+                      f"{named('attention', 'normlab_layer_attention_variance')} or "
+                      f"{named('feed-forward', 'normlab_layer_ffn_variance')} or "
+                      f"{named('stream', 'normlab_layer_output_variance')}", column="part", axis="variance")],
+            [by_layer("What attention and feed-forward add, relative to the stream",
+                      "Root mean square over that of the layer's output, now. Near 0 they do nothing.",
+                      f"{named('attention', 'normlab_layer_attention_stream_ratio')} or "
+                      f"{named('feed-forward', 'normlab_layer_ffn_stream_ratio')}", column="part", axis="ratio"),
+             by_layer("Learned scales against depth",
+                      "Of branches (LayerScale, SkipInit, nGPT), GPAS's gate and DyT's alpha, now. Empty for schemes that "
+                      "learn none.",
+                      f"{named('attention', 'normlab_layer_attention_scale')} or "
+                      f"{named('feed-forward', 'normlab_layer_ffn_scale')} or "
+                      f"{named('gate', 'normlab_layer_gpas_gate')} or {named('alpha', 'normlab_layer_dyt_alpha')}",
+                      column="part", axis="scale", log=False)],
+            [lines("Gradient before the first layer over that behind the last",
+                   "Norms of the loss's gradient by the residual stream.",
+                   target(f"normlab_gradient_boundary_ratio{OF_RUN}", "ratio"), axis="ratio", log=True, height=9),
              by_layer("Gains of the norms against depth", "Of all channels of a layer's norms, now. They begin at 1.",
                       f"{named('largest', 'normlab_layer_norm_gain_max')} or "
                       f"{named('mean', 'normlab_layer_norm_gain_mean')} or "
@@ -129,7 +158,13 @@ def run():
             [lines("Time of an update by phase", "Of the last update; checkpoint: since the last report.",
                    target(f"normlab_train_phase_seconds{OF_RUN}", "{{phase}}"), unit="s", stacked=True),
              lines("Tokens per second", "Of all ranks.", target(f"normlab_train_tokens_per_second{OF_RUN}", "tokens"),
-                   axis="tokens per second")],
+                   axis="tokens per second", least=0)],
+            [lines("Model FLOPs utilization",
+                   "The model's operations per second over those that the devices can do; a CPU's are measured at the start.",
+                   target(f"normlab_train_flops_utilization_ratio{OF_RUN}", "utilization"), unit="percentunit", least=0),
+             lines("Lost choices of experts", "Part of the tokens' choices for which an expert had no room, mean over layers. "
+                   "Empty without a mixture of experts.",
+                   target(f"avg by (run) (normlab_layer_dropped_ratio{OF_RUN})", "lost"), unit="percentunit", least=0, most=1)],
             [lines("Memory", "Resident memory of rank 0's trainer.",
                    target(f"normlab_train_memory_bytes{OF_RUN}", "resident"), unit="bytes"),
              lines("Checkpoint stall", "Time for which training stood still for the last checkpoint.",

@@ -153,8 +153,10 @@ def _draw_timeseries(box, panel, asker):
     defaults = panel["fieldConfig"]["defaults"]
     custom = defaults["custom"]
     series = [found for target in panel["targets"] for found in asker.over_time(target)]
+    if not series:
+        return Drawn("timeseries", {})
     axes = box.axes(right=0.36)
-    if custom["stacking"]["mode"] == "normal" and series:
+    if custom["stacking"]["mode"] == "normal":
         axes.stackplot(series[0][1], [values for _, _, values in series], colors=PALETTE, alpha=custom["fillOpacity"] / 100)
         axes.set_ylim(0)
     else:
@@ -182,8 +184,10 @@ def _draw_stat(box, panel, asker):
 
 def _draw_trend(box, panel, asker):
     defaults = panel["fieldConfig"]["defaults"]
-    frames = [tables.from_vector(asker.now(target), "Value") for target in panel["targets"]]
-    [frame] = tables.transform(frames, panel["transformations"])
+    [result] = [asker.now(target) for target in panel["targets"]]
+    if not result:
+        return Drawn("trend", {})
+    [frame] = tables.transform([tables.from_vector(result, "Value")], panel["transformations"])
     x_name = frame.name_of(panel["options"]["xField"])
     x_values = frame.columns[x_name]
     if x_values != sorted(x_values):
@@ -347,6 +351,8 @@ def render(dashboard, asker, choices, path):
             continue
         box.frame(title)
         drawn[title] = KINDS[panel["type"]](box, panel, one)
+        if not drawn[title].series:
+            box.text(0.5, 0.5, "No data", size=10, color=FAINT, ha="center", va="center")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     # Few colors: a picture for the documentation stays small.

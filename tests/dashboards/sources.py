@@ -8,6 +8,12 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 DASHBOARDS = ROOT / "dashboards"
 PROMETHEUS = ROOT / "deploy" / "prometheus"
 
+# Panels that are empty for most runs, and why. The answers test has a run that fills them, where it says so.
+EMPTY_ON_PURPOSE = {
+    "run.json: Learned scales against depth": "most schemes learn no scale",
+    "run.json: Lost choices of experts": "most models have no mixture of experts",
+}
+
 
 def dashboards():
     """File name -> dashboard."""
@@ -20,11 +26,11 @@ def panels(dashboard):
 
 
 def queries():
-    """(where it stands, expression) of every target of every panel."""
+    """(dashboard and panel, expression) of every target of every panel."""
     for name, dashboard in dashboards().items():
         for panel in panels(dashboard):
             for target in panel["targets"]:
-                yield f"{name}: {panel['title']} {target['refId']}", target["expr"]
+                yield f"{name}: {panel['title']}", target["expr"]
 
 
 def fill(expression, **values):

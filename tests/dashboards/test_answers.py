@@ -15,7 +15,9 @@ class AnswersTest(observed.ObservedClusterTest):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.watch(21, report={"eval_every_steps": 20, "checkpoint_every_steps": 20})
+        # A gate and experts, for the panels that are empty without them.
+        cls.watch(21, norm={"gpas": True}, model={"family": "minimax", "num_experts": 2},
+                  report={"eval_every_steps": 20, "checkpoint_every_steps": 20})
 
     def test_every_panel_of_every_dashboard_shows_data(self):
         self.wait_for_answers()

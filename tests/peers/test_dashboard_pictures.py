@@ -32,7 +32,7 @@ class DashboardPicturesTest(observed.ObservedClusterTest):
         cls.watch(300, model={"num_layers": NUM_LAYERS}, data={"seq_len": 32}, train={"batch_size": 8, "warmup_steps": 300},
                   matrix={"seed": SEEDS},
                   report={"eval_every_steps": 20, "checkpoint_every_steps": 50})
-        cls.wait_for_answers()
+        cls.wait_for_answers(sources.EMPTY_ON_PURPOSE)
         FOLDER.mkdir(parents=True, exist_ok=True)
         asker = renderer.Asker(cls.ask, cls.variables, start, time.time())
         cls.drawn = {}
@@ -51,17 +51,19 @@ class DashboardPicturesTest(observed.ObservedClusterTest):
         for name, drawn in self.drawn.items():
             for title, panel in drawn.items():
                 with self.subTest(f"{name}: {title}"):
-                    self.assertTrue(panel.series, "no series")
+                    self.assertEqual(bool(panel.series), f"{name}: {title}" not in sources.EMPTY_ON_PURPOSE, panel.series)
                     self.assertTrue(all(panel.series.values()), panel.series)
 
     def test_lines_have_more_than_one_point(self):
         for where, panel in self.panels("timeseries"):
             with self.subTest(where):
-                self.assertGreater(min(panel.series.values()), 1, panel.series)
+                self.assertTrue(all(points > 1 for points in panel.series.values()), panel.series)
                 self.assertNotIn("", panel.series, "a line without a name")
 
     def test_depth_profiles_go_from_the_first_layer_to_the_last_in_order(self):
         for where, panel in self.panels("trend"):
+            if where in sources.EMPTY_ON_PURPOSE:
+                continue
             with self.subTest(where):
                 self.assertEqual(panel.rows, [list(range(1, NUM_LAYERS + 1))])
                 self.assertEqual(set(panel.series.values()), {NUM_LAYERS}, panel.series)

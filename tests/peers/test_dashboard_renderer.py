@@ -18,6 +18,8 @@ LAYERS = ("1", "10", "2")
 def answer(path, **arguments):
     """Three layers of two schemes for every question, by layer as texts are sorted; the value is the layer's number."""
     result = []
+    if arguments["query"] == "nothing":
+        return {"result": result}
     for norm in ("lns", "pre_ln"):
         for layer in LAYERS:
             if path == "query_range" and f'norm=~"{norm}"' not in arguments["query"] and "log10" in arguments["query"]:
@@ -74,6 +76,12 @@ class RendererTest(unittest.TestCase):
         panel["targets"][0]["format"] = "heatmap"
         with self.assertRaisesRegex(ValueError, "buckets of a histogram"):
             self.draw(panel)
+
+    def test_no_answer_is_drawn_as_no_data(self):
+        panels = [self.panel("timeseries"), self.panel("trend")]
+        for panel in panels:
+            panel["targets"][0]["expr"] = "nothing"
+        self.assertEqual([drawn.series for drawn in self.draw(*panels).values()], [{}, {}])
 
     def test_a_filter_hides_what_grafana_hides(self):
         panel = self.panel("heatmap")

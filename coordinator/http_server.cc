@@ -11,8 +11,10 @@
 #include <vector>
 
 #include "common/log.h"
+#include "common/metrics_page.h"
 #include "common/status.h"
 #include "coordinator/engine/run_state.h"
+#include "coordinator/scheduler/scheduler.h"
 
 namespace normlab {
 namespace {
@@ -35,15 +37,27 @@ const char* WorkerStateName(const engine::Worker& worker) {
   return worker.attempt ? "busy" : "idle";
 }
 
-void SetGauges(const service::View& view, Metrics& metrics) {
+void SetGauges(const service::View& view, const HttpServer::Sources& sources) {
+  Metrics& metrics = sources.metrics;
   for (size_t state = 1; state < view.tally.all().size(); ++state) {
     const std::string name(engine::Name(static_cast<engine::RunState>(state)));
     metrics.runs.Add({{"state", name}}).Set(static_cast<double>(view.tally.all()[state]));
+  }
+  const auto waits = scheduler::CountWaits(view.state, sources.policy, view.now);
+  for (int reason = 0; reason < scheduler::kNumWaitReasons; ++reason) {
+    const std::string name(scheduler::Name(static_cast<scheduler::WaitReason>(reason)));
+    metrics.queued_runs.Add({{"reason", name}}).Set(static_cast<double>(waits[reason]));
   }
   metrics.queue_age_seconds.Set(absl::ToDoubleSeconds(QueueAge(view)));
   std::map<std::string, int> workers = {{"idle", 0}, {"busy", 0}, {"unreachable", 0}, {"lost", 0}};
   for (const auto& [id, worker] : view.state.workers) ++workers[WorkerStateName(worker)];
   for (const auto& [state, count] : workers) metrics.workers.Add({{"state", state}}).Set(count);
+  const HttpServer::StreamCounts counts = sources.count_streams();
+  metrics.watchers.Set(counts.watchers);
+  metrics.watch_lag.Set(static_cast<double>(counts.watch_lag));
+  metrics.watch_resyncs.Increment(static_cast<double>(counts.watch_resyncs) - metrics.watch_resyncs.Value());
+  metrics.log_streams.Set(counts.log_streams);
+  metrics.sessions.Set(counts.sessions);
 }
 
 std::string Targets(const service::View& view) {
@@ -73,6 +87,19 @@ void WritePage(mg_connection* connection, const Page& page) {
   mg_write(connection, page.body.data(), page.body.size());
 }
 
+/// What `make` makes of the state, or why it could not look at it. `make` runs on the engine's thread, maybe after this
+/// has given up waiting.
+Page FromState(service::EnginePort& engine, std::function<Page(const service::View& view)> make) {
+  // Shared, because the answer may come after this thread has given up on it.
+  auto made = std::make_shared<std::promise<Page>>();
+  std::future<Page> page = made->get_future();
+  engine.Read([made, make = std::move(make)](const absl::Status& status, const service::View* view) {
+    made->set_value(status.ok() ? make(*view) : Page{.code = 503, .body = std::string(status.message()) + "\n"});
+  });
+  if (page.wait_for(std::chrono::seconds(5)) == std::future_status::ready) return page.get();
+  return {.code = 503, .body = "the engine has not answered for 5 seconds\n"};
+}
+
 /// Serves what `make` makes of the state, on one of the web server's threads.
 class StateHandler final : public CivetHandler {
  public:
@@ -80,17 +107,7 @@ class StateHandler final : public CivetHandler {
   StateHandler(service::EnginePort& engine, Make make) : engine_(engine), make_(std::move(make)) {}
 
   bool handleGet(CivetServer* /*server*/, mg_connection* connection) override {
-    // Shared, because the answer may come after this thread has given up on it.
-    auto made = std::make_shared<std::promise<Page>>();
-    std::future<Page> page = made->get_future();
-    engine_.Read([made, make = make_](const absl::Status& status, const service::View* view) {
-      made->set_value(status.ok() ? make(*view) : Page{.code = 503, .body = std::string(status.message()) + "\n"});
-    });
-    if (page.wait_for(std::chrono::seconds(5)) == std::future_status::ready) {
-      WritePage(connection, page.get());
-    } else {
-      WritePage(connection, {.code = 503, .body = "the engine has not answered for 5 seconds\n"});
-    }
+    WritePage(connection, FromState(engine_, make_));
     return true;
   }
 
@@ -99,10 +116,34 @@ class StateHandler final : public CivetHandler {
   const Make make_;
 };
 
+/// Sets the gauges on the engine's thread; asks the store and writes the text on the web server's.
+class MetricsHandler final : public CivetHandler {
+ public:
+  MetricsHandler(HttpServer::Sources sources) : sources_(std::move(sources)) {}
+
+  bool handleGet(CivetServer* /*server*/, mg_connection* connection) override {
+    Page page = FromState(sources_.engine, [this](const service::View& view) {
+      SetGauges(view, sources_);
+      return Page();
+    });
+    if (page.code == 200) {
+      const char* accept = mg_get_header(connection, "Accept");
+      MetricsPage text =
+          MakeMetricsPage(sources_.metrics.Collect(sources_.store.Measure()), accept == nullptr ? "" : accept);
+      page = {.type = std::move(text.type), .body = std::move(text.body)};
+    }
+    WritePage(connection, page);
+    return true;
+  }
+
+ private:
+  const HttpServer::Sources sources_;
+};
+
 }  // namespace
 
 struct HttpServer::Handlers {
-  StateHandler metrics;
+  MetricsHandler metrics;
   StateHandler targets;
   StateHandler health;
 };
@@ -110,19 +151,11 @@ struct HttpServer::Handlers {
 HttpServer::HttpServer() = default;
 HttpServer::~HttpServer() = default;
 
-absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const service::ListenAddress& address,
-                                                              service::EnginePort& engine, Metrics& metrics,
-                                                              std::function<StreamCounts()> count_streams) {
+absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const service::ListenAddress& address, Sources sources) {
   std::unique_ptr<HttpServer> http(new HttpServer());
-  const auto make_metrics = [&metrics, count_streams = std::move(count_streams)](const service::View& view) {
-    const StreamCounts counts = count_streams();
-    metrics.watchers.Set(counts.watchers);
-    metrics.sessions.Set(counts.sessions);
-    SetGauges(view, metrics);
-    return Page{.type = "text/plain; version=0.0.4; charset=utf-8", .body = metrics.ToText()};
-  };
+  service::EnginePort& engine = sources.engine;
   http->handlers_.reset(new Handlers{
-      .metrics{engine, make_metrics},
+      .metrics{std::move(sources)},
       .targets{engine,
                [](const service::View& view) { return Page{.type = "application/json", .body = Targets(view)}; }},
       .health{engine, [](const service::View&) { return Page{.body = "ok\n"}; }}});

@@ -5,6 +5,7 @@
 
 #include <thread>
 
+#include "common/metrics_page.h"
 #include "common/testing/fake_clock.h"
 #include "coordinator/service/testing/sample_commands.h"
 #include "coordinator/store/memory_store.h"
@@ -166,7 +167,8 @@ TEST_F(LoopTest, PlacesTheNextRunWhenAWorkerIsFreeAgain) {
   Tick();
   EXPECT_EQ(GetRun(kFirstRun).state, engine::RunState::kSucceeded);
   EXPECT_EQ(GetRun(kSecondRun).state, engine::RunState::kStarting);
-  EXPECT_THAT(metrics_->ToText(), HasSubstr("normlab_attempts_total{outcome=\"succeeded\"} 1"));
+  EXPECT_THAT(MakeMetricsPage(metrics_->Collect(std::nullopt), "").body,
+              HasSubstr("normlab_attempts_total{outcome=\"succeeded\"} 1"));
 }
 
 TEST_F(LoopTest, EndsTheLeaseOfASilentWorkerAndQueuesItsRunAgain) {
@@ -179,8 +181,9 @@ TEST_F(LoopTest, EndsTheLeaseOfASilentWorkerAndQueuesItsRunAgain) {
   Tick();
   EXPECT_FALSE(GetWorker("w").has_lease);
   EXPECT_EQ(GetRun(kFirstRun).state, engine::RunState::kQueued);
-  EXPECT_THAT(metrics_->ToText(), HasSubstr("normlab_leases_lost_total 1"));
-  EXPECT_THAT(metrics_->ToText(), HasSubstr("normlab_attempts_total{outcome=\"lost\"} 1"));
+  EXPECT_THAT(MakeMetricsPage(metrics_->Collect(std::nullopt), "").body, HasSubstr("normlab_leases_lost_total 1"));
+  EXPECT_THAT(MakeMetricsPage(metrics_->Collect(std::nullopt), "").body,
+              HasSubstr("normlab_attempts_total{outcome=\"lost\"} 1"));
 }
 
 TEST_F(LoopTest, CountsAHeartbeatThatWaitedWhileTheLoopWasHeldUp) {

@@ -204,9 +204,19 @@ absl::Status Serve(const Flags& flags) {
   std::optional<store::Backups> backups;
   if (!flags.backup_root.empty()) backups.emplace(flags.backup_root, flags.data, flags.backups_kept);
   service::Server* counted = nullptr;  // Before the first request, see below.
-  NORMLAB_ASSIGN_OR_RETURN(const auto http, HttpServer::Start(http_address, *loop, metrics, [&counted] {
-                             return HttpServer::StreamCounts{counted->num_watchers(), counted->num_sessions()};
-                           }));
+  NORMLAB_ASSIGN_OR_RETURN(const auto http,
+                           HttpServer::Start(http_address, {.engine = *loop,
+                                                            .metrics = metrics,
+                                                            .store = *store,
+                                                            .policy = ToEngineOptions(flags).policy,
+                                                            .count_streams = [&counted] {
+                                                              return HttpServer::StreamCounts{
+                                                                  .watchers = counted->num_watchers(),
+                                                                  .watch_lag = counted->watch_lag(),
+                                                                  .watch_resyncs = counted->num_watch_resyncs(),
+                                                                  .log_streams = counted->num_log_streams(),
+                                                                  .sessions = counted->num_sessions()};
+                                                            }}));
   service::Server server(*loop, *store,
                          {.address = grpc_address,
                           .http_address = http->address(),

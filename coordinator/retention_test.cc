@@ -6,6 +6,7 @@
 #include <future>
 #include <thread>
 
+#include "common/metrics_page.h"
 #include "common/testing/fake_clock.h"
 #include "coordinator/loop.h"
 #include "coordinator/service/testing/sample_commands.h"
@@ -62,7 +63,8 @@ TEST_F(RetentionTest, RemovesOfEndedRunsWhatIsPastItsAge) {
   EXPECT_EQ(NumEvents(kFirstRun), 0u);
   EXPECT_EQ(NumEvents(kSecondRun), 1u) << "it still waits";
   EXPECT_EQ(*retention.RunOnce(), 0);
-  EXPECT_THAT(metrics_.ToText(), HasSubstr("normlab_expired_runs_total{part=\"events\"} 1"));
+  EXPECT_THAT(MakeMetricsPage(metrics_.Collect(std::nullopt), "").body,
+              HasSubstr("normlab_expired_runs_total{part=\"events\"} 1"));
 }
 
 TEST_F(RetentionTest, WorksInBatches) {

@@ -1,5 +1,6 @@
 #include <gmock/gmock.h>
 
+#include "common/metrics_page.h"
 #include "coordinator/http_server.h"
 #include "coordinator/testing/service_fixture.h"
 
@@ -290,7 +291,7 @@ TEST_F(ServiceTest, CountsItselfAndItsCalls) {
   ASSERT_TRUE(admin_->GetInfo(&context, {}, &info).ok());
   EXPECT_EQ(info.num_runs(), 2);
   EXPECT_EQ(info.http_address(), "127.0.0.1:1");
-  EXPECT_THAT(metrics_.ToText(),
+  EXPECT_THAT(MakeMetricsPage(metrics_.Collect(std::nullopt), "").body,
               HasSubstr("normlab_rpc_seconds_count{code=\"OK\",method=\"ExperimentService/CreateExperiment\"} 1"));
 }
 

@@ -41,7 +41,7 @@ dt { color: var(--quiet); } dd { margin: 0; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: 0.92rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: 0.3rem 0.7rem 0.3rem 0; border-bottom: 1px solid var(--rule); white-space: nowrap; }
-td:last-child { white-space: normal; }
+td:last-child:not(.number) { white-space: normal; min-width: 11rem; }
 th { color: var(--quiet); font-weight: 600; }
 .number { text-align: right; }
 figure { margin: 1.2rem 0; max-width: 44rem; }

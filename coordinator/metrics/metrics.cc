@@ -1,7 +1,5 @@
 #include "coordinator/metrics/metrics.h"
 
-#include <prometheus/text_serializer.h>
-
 #include <utility>
 #include <vector>
 
@@ -35,10 +33,53 @@ Metrics::Histograms& HistogramFamily(prometheus::Registry& registry, const char*
   return prometheus::BuildHistogram().Name(name).Help(help).Register(registry);
 }
 
+/// A number that RocksDB keeps, read at each scrape.
+struct StoreFamily {
+  const char* name;
+  const char* help;
+  prometheus::MetricType type;
+  double (*read)(const store::Statistics& store);
+};
+
+constexpr auto kGauge = prometheus::MetricType::Gauge;
+constexpr auto kCounter = prometheus::MetricType::Counter;
+#define NORMLAB_READ(field) [](const store::Statistics& s) { return static_cast<double>(s.field); }
+constexpr StoreFamily kStoreFamilies[] = {
+    {"normlab_store_memtable_bytes", "Memory of RocksDB's memtables.", kGauge, NORMLAB_READ(memtable_bytes)},
+    {"normlab_store_sst_bytes", "Size of RocksDB's table files.", kGauge, NORMLAB_READ(sst_bytes)},
+    {"normlab_store_wal_bytes", "Size of RocksDB's write-ahead logs.", kGauge, NORMLAB_READ(wal_bytes)},
+    {"normlab_store_block_cache_bytes", "Memory of RocksDB's block cache.", kGauge, NORMLAB_READ(block_cache_bytes)},
+    {"normlab_store_pending_compaction_bytes", "Bytes that RocksDB's compactions have still to rewrite, estimated.",
+     kGauge, NORMLAB_READ(pending_compaction_bytes)},
+    {"normlab_store_running_compactions", "RocksDB's compactions that run now.", kGauge,
+     NORMLAB_READ(running_compactions)},
+    {"normlab_store_running_flushes", "RocksDB's flushes that run now.", kGauge, NORMLAB_READ(running_flushes)},
+    {"normlab_store_write_stopped", "1 while RocksDB lets no write through, else 0.", kGauge,
+     NORMLAB_READ(is_write_stopped)},
+    {"normlab_store_delayed_write_bytes_per_second", "Rate to which RocksDB slows writes; 0: not slowed.", kGauge,
+     NORMLAB_READ(delayed_bytes_per_second)},
+    {"normlab_store_background_errors_total", "Errors of RocksDB's flushes and compactions.", kCounter,
+     NORMLAB_READ(background_errors)},
+    {"normlab_store_wal_written_bytes_total", "Bytes written to RocksDB's write-ahead logs.", kCounter,
+     NORMLAB_READ(wal_bytes_written)},
+    {"normlab_store_write_stall_seconds_total", "Time for which RocksDB held writes up.", kCounter,
+     NORMLAB_READ(write_stall_seconds)},
+};
+#undef NORMLAB_READ
+
+prometheus::MetricFamily Sample(const StoreFamily& family, const store::Statistics& store) {
+  prometheus::ClientMetric metric;
+  (family.type == kCounter ? metric.counter.value : metric.gauge.value) = family.read(store);
+  return {family.name, family.help, family.type, {metric}};
+}
+
 }  // namespace
 
 Metrics::Metrics()
     : runs(GaugeFamily(*registry, "normlab_runs", "Runs by state.")),
+      queued_runs(GaugeFamily(*registry, "normlab_queued_runs",
+                              "Runs that wait, by reason: held, backoff, no_worker, too_few_workers, quota, "
+                              "workers_busy.")),
       queue_age_seconds(GaugeFamily(*registry, "normlab_queue_age_seconds",
                                     "How long the run that waits longest has been queued; 0 if none waits.")
                             .Add({})),
@@ -57,6 +98,15 @@ Metrics::Metrics()
       expired(CounterFamily(*registry, "normlab_expired_runs_total",
                             "Ended runs of which retention removed a part: logs, history or events.")),
       watchers(GaugeFamily(*registry, "normlab_watchers", "Open watches of runs.").Add({})),
+      watch_lag(GaugeFamily(*registry, "normlab_watch_lag_revisions",
+                            "Revisions that the slowest watch of runs has still to be sent; 0 if all have seen all.")
+                    .Add({})),
+      watch_resyncs(CounterFamily(*registry, "normlab_watch_resyncs_total",
+                                  "Watches that were ended because they were too slow or asked for changes that are "
+                                  "not kept any more.")
+                        .Add({})),
+      log_streams(
+          GaugeFamily(*registry, "normlab_log_streams", "Open streams of log lines that follow a run.").Add({})),
       sessions(GaugeFamily(*registry, "normlab_worker_sessions", "Open sessions of workers.").Add({})) {
   GaugeFamily(*registry, "normlab_build_info", "Always 1; the labels say which build runs.")
       .Add({{"program", "coordinator"}, {"version", kVersion}})
@@ -67,12 +117,15 @@ void Metrics::ObserveCall(const std::string& method, const std::string& code, do
   rpc_seconds.Add({{"method", method}, {"code", code}}, Seconds()).Observe(seconds);
 }
 
-std::string Metrics::ToText() const {
+std::vector<prometheus::MetricFamily> Metrics::Collect(const std::optional<store::Statistics>& store) const {
   std::vector<prometheus::MetricFamily> families = registry->Collect();
   if (disks) {
     for (prometheus::MetricFamily& family : disks->Collect()) families.push_back(std::move(family));
   }
-  return prometheus::TextSerializer().Serialize(families);
+  if (store) {
+    for (const StoreFamily& family : kStoreFamilies) families.push_back(Sample(family, *store));
+  }
+  return families;
 }
 
 }  // namespace normlab

@@ -9,8 +9,10 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "common/disk_metrics.h"
+#include "coordinator/store/statistics.h"
 
 namespace normlab {
 
@@ -25,6 +27,7 @@ struct Metrics {
   std::shared_ptr<prometheus::Registry> registry = std::make_shared<prometheus::Registry>();
 
   Gauges& runs;                               // normlab_runs{state}
+  Gauges& queued_runs;                        // {reason}
   prometheus::Gauge& queue_age_seconds;       // Of the run that waits longest; 0 if none does.
   prometheus::Histogram& scheduling_seconds;  // One pass.
   prometheus::Histogram& commit_seconds;      // One synced batch.
@@ -34,15 +37,18 @@ struct Metrics {
   Gauges& workers;                            // {state}
   prometheus::Counter& leases_lost;
   Counters& attempts;  // {outcome}
-  Counters& expired;  // {part}; of ended runs, by retention.
+  Counters& expired;   // {part}; of ended runs, by retention.
   prometheus::Gauge& watchers;
+  prometheus::Gauge& watch_lag;  // Of the slowest watcher, in revisions.
+  prometheus::Counter& watch_resyncs;
+  prometheus::Gauge& log_streams;
   prometheus::Gauge& sessions;
   std::optional<DiskMetrics> disks;  // Of the data folder; set before the first scrape or never.
 
   void ObserveCall(const std::string& method, const std::string& code, double seconds);
 
-  /// The text format of Prometheus.
-  std::string ToText() const;
+  /// All families; with those of the store, if it can be measured.
+  std::vector<prometheus::MetricFamily> Collect(const std::optional<store::Statistics>& store) const;
 };
 
 }  // namespace normlab

@@ -127,18 +127,29 @@ class Explainer {
                          run.info->retries_max, run.outcome_detail);
     }
     const Census& census = CensusOf(run.info->worker_labels);
-    if (census.Known() == 0) {
-      const std::string labels = engine::LabelsText(run.info->worker_labels);
-      return labels.empty() ? "no worker is known" : "no known worker has " + labels;
+    switch (ReasonOf(run)) {
+      case WaitReason::kNoWorker: {
+        const std::string labels = engine::LabelsText(run.info->worker_labels);
+        return labels.empty() ? "no worker is known" : "no known worker has " + labels;
+      }
+      case WaitReason::kTooFewWorkers:
+        return fmt::format("{}: only {} {} known ({})", NeedText(run), census.Known(),
+                           census.Known() == 1 ? "is" : "are", CensusText(census));
+      case WaitReason::kQuota:
+        return QuotaText(run) + "; " + place;
+      default:
+        return fmt::format("{}; {}{}; {}", NeedText(run), CensusText(census),
+                           NextText(state_, census, run.info->world_size, now_), place);
     }
+  }
+
+  /// Of a run that is neither held nor in backoff.
+  WaitReason ReasonOf(const Run& run) {
+    const int num_known = CensusOf(run.info->worker_labels).Known();
     const int smallest = run.info->smaller_worlds.empty() ? run.info->world_size : run.info->smaller_worlds.back();
-    if (census.Known() < smallest) {
-      return fmt::format("{}: only {} {} known ({})", NeedText(run), census.Known(), census.Known() == 1 ? "is" : "are",
-                         CensusText(census));
-    }
-    if (std::string quota = QuotaText(run); !quota.empty()) return quota + "; " + place;
-    return fmt::format("{}; {}{}; {}", NeedText(run), CensusText(census),
-                       NextText(state_, census, run.info->world_size, now_), place);
+    if (num_known == 0) return WaitReason::kNoWorker;
+    if (num_known < smallest) return WaitReason::kTooFewWorkers;
+    return IsPastQuota(run) ? WaitReason::kQuota : WaitReason::kWorkersBusy;
   }
 
  private:
@@ -148,13 +159,19 @@ class Explainer {
     return found->second;
   }
 
-  std::string QuotaText(const Run& run) const {
+  int WorkersOf(const std::string& name) const {
+    const auto owner = state_.owners.find(name);
+    return owner == state_.owners.end() ? 0 : owner->second.num_workers;
+  }
+
+  bool IsPastQuota(const Run& run) const {
     const int workers_max = policy_.workers_per_user_max;
-    const auto owner = state_.owners.find(run.info->owner);
-    const int has = owner == state_.owners.end() ? 0 : owner->second.num_workers;
-    if (workers_max == 0 || has + run.info->world_size <= workers_max) return "";
-    return fmt::format("{}: {} has {} of the {} workers that a user may have", NeedText(run), run.info->owner, has,
-                       workers_max);
+    return workers_max != 0 && WorkersOf(run.info->owner) + run.info->world_size > workers_max;
+  }
+
+  std::string QuotaText(const Run& run) const {
+    return fmt::format("{}: {} has {} of the {} workers that a user may have", NeedText(run), run.info->owner,
+                       WorkersOf(run.info->owner), policy_.workers_per_user_max);
   }
 
   const State& state_;
@@ -189,6 +206,33 @@ std::string ExplainWait(const State& state, const Policy& policy, const Run& run
     if (place.empty()) place = fmt::format("behind number {} in the queue", position);
   }
   return Explainer(state, policy, now).Explain(run, place);
+}
+
+const char* Name(WaitReason reason) {
+  constexpr const char* kNames[kNumWaitReasons] = {"held",  "backoff",     "no_worker", "too_few_workers",
+                                                   "quota", "workers_busy"};
+  return kNames[static_cast<size_t>(reason)];
+}
+
+std::array<int64_t, kNumWaitReasons> CountWaits(const State& state, const Policy& policy, absl::Time now) {
+  std::array<int64_t, kNumWaitReasons> counts{};
+  const auto count_of = [&](WaitReason reason) -> int64_t& { return counts[static_cast<size_t>(reason)]; };
+  Explainer explainer(state, policy, now);
+  int64_t num_waiting = 0;
+  // All of a line ask the same for the same user.
+  for (const auto& [key, places] : state.lines) {
+    const int64_t num_runs = static_cast<int64_t>(places.size());
+    count_of(explainer.ReasonOf(state.runs.at(places.begin()->id))) += num_runs;
+    num_waiting += num_runs;
+  }
+  for (const auto& [not_before, id] : state.backoffs) {
+    const Run& run = state.runs.at(id);
+    if (not_before <= now || run.is_held) continue;
+    --count_of(explainer.ReasonOf(run));
+    ++count_of(WaitReason::kBackoff);
+  }
+  count_of(WaitReason::kHeld) = static_cast<int64_t>(state.queue.size()) - num_waiting;
+  return counts;
 }
 
 std::vector<Waiting> ListWaiting(const State& state, const Policy& policy, absl::Time now, size_t offset,

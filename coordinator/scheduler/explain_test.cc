@@ -1,5 +1,8 @@
 #include <gtest/gtest.h>
 
+#include <map>
+#include <string>
+
 #include "coordinator/engine/testing/script.h"
 #include "coordinator/scheduler/scheduler.h"
 
@@ -53,6 +56,30 @@ TEST(ExplainWaitTest, OfARunThatDoesNotWaitIsItsReason) {
   Script script;
   Do(script, {"submit 1", "hello w1", "place exp-0001.01 w1"});
   EXPECT_EQ(Explain(script, "exp-0001.01"), "attempt 1 on w1");
+}
+
+std::map<std::string, int64_t> CountsOf(const Script& script) {
+  std::map<std::string, int64_t> counts;
+  const auto all = CountWaits(script.state(), script.policy(), script.now());
+  for (int i = 0; i < kNumWaitReasons; ++i) {
+    if (all[i] != 0) counts[Name(static_cast<WaitReason>(i))] = all[i];
+  }
+  return counts;
+}
+
+TEST(CountWaitsTest, EveryQueuedRunHasOneOfFewReasons) {
+  using Counts = std::map<std::string, int64_t>;
+  Script script;
+  Do(script, {"submit 3 world=2"});
+  EXPECT_EQ(CountsOf(script), (Counts{{"no_worker", 3}}));
+  Do(script, {"hello w1 gpu:yes"});
+  EXPECT_EQ(CountsOf(script), (Counts{{"too_few_workers", 3}}));
+  Do(script, {"submit 2 need=gpu:no", "submit 2", "hold exp-0003.02"});
+  EXPECT_EQ(CountsOf(script), (Counts{{"too_few_workers", 3}, {"no_worker", 2}, {"workers_busy", 1}, {"held", 1}}));
+  Do(script, {"place exp-0003.01 w1", "report w1 exp-0003.01#1/0 exit 1 broke"});
+  EXPECT_EQ(CountsOf(script), (Counts{{"too_few_workers", 3}, {"no_worker", 2}, {"backoff", 1}, {"held", 1}}));
+  Do(script, {"wait 2", "policy workers=1", "hello w2"});
+  EXPECT_EQ(CountsOf(script), (Counts{{"quota", 3}, {"no_worker", 2}, {"workers_busy", 1}, {"held", 1}}));
 }
 
 }  // namespace

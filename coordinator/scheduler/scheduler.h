@@ -2,6 +2,7 @@
 
 #include <absl/time/time.h>
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -40,6 +41,25 @@ Decision Schedule(const engine::State& state, const engine::Policy& policy, absl
 /// lists.
 std::string ExplainWait(const engine::State& state, const engine::Policy& policy, const engine::Run& run,
                         absl::Time now);
+
+/// Why a queued run waits, as one of few words.
+enum class WaitReason {
+  kHeld,           // Until it is released.
+  kBackoff,        // After a failure.
+  kNoWorker,       // No known worker has its labels.
+  kTooFewWorkers,  // Fewer are known than the smallest gang that will do.
+  kQuota,          // Its user has as many workers as a user may have.
+  kWorkersBusy,    // Workers enough are known, and not enough of them are free for it.
+};
+inline constexpr int kNumWaitReasons = 6;
+
+/// "held", "backoff", "no_worker", "too_few_workers", "quota", "workers_busy".
+const char* Name(WaitReason reason);
+
+/// Queued runs by WaitReason. Looks at each line of runs once, and at every worker once for each different set of
+/// labels.
+std::array<int64_t, kNumWaitReasons> CountWaits(const engine::State& state, const engine::Policy& policy,
+                                                absl::Time now);
 
 struct Waiting {
   RunId run;

@@ -156,4 +156,11 @@ void LogHub::Remove(RunId run, const std::shared_ptr<LogStream>& stream) {
   if (streams->second.empty()) followers_.erase(streams);
 }
 
+int LogHub::num_followers() const {
+  const std::scoped_lock lock(mutex_);
+  size_t count = 0;
+  for (const auto& [run, streams] : followers_) count += streams.size();
+  return static_cast<int>(count);
+}
+
 }  // namespace normlab::service

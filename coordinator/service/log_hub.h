@@ -35,6 +35,7 @@ class LogHub final : public TickListener {
 
   /// Ends all streams that follow, and those that come later.
   void EndAll(const absl::Status& status);
+  int num_followers() const;
 
  private:
   friend class LogStream;
@@ -43,7 +44,7 @@ class LogHub final : public TickListener {
 
   EnginePort& engine_;
   store::Store& store_;
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::map<RunId, std::set<std::shared_ptr<LogStream>>> followers_ ABSL_GUARDED_BY(mutex_);
   absl::Status end_ ABSL_GUARDED_BY(mutex_);  // Not OK once EndAll was called.
 };

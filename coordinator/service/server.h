@@ -59,6 +59,9 @@ class Server {
   void Shutdown(absl::Duration grace);
 
   int num_watchers() const { return watches_.num_watchers(); }
+  int64_t watch_lag() const { return watches_.lag(); }
+  int64_t num_watch_resyncs() const { return watches_.num_resyncs(); }
+  int num_log_streams() const { return logs_.num_followers(); }
   int num_sessions() const { return sessions_.num_sessions(); }
 
  private:

@@ -70,6 +70,12 @@ class Watcher final : public EndingStream<grpc::ServerWriteReactor<v1::WatchRuns
     ReadSoon();
   }
 
+  /// Revisions that it has still to be sent, if the newest is `revision`; 0 if none of them is about its runs.
+  int64_t LagBehind(int64_t revision) {
+    const std::scoped_lock lock(mutex_);
+    return has_news_ || !unsent_.empty() ? revision - next_.revision : 0;
+  }
+
   void OnWriteDone(bool ok) override {
     const std::scoped_lock lock(mutex_);
     is_busy_ = false;
@@ -174,6 +180,7 @@ class Watcher final : public EndingStream<grpc::ServerWriteReactor<v1::WatchRuns
 
   /// Tells the watcher to look anew, and ends.
   void Resync(const std::string& reason) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    ++hub_.num_resyncs_;
     message_.Clear();
     message_.mutable_resync()->set_revision(log_.newest_revision());
     message_.mutable_resync()->set_oldest_revision(log_.oldest_revision());
@@ -259,6 +266,14 @@ void WatchHub::EndAll(const absl::Status& status) {
 void WatchHub::Remove(const std::shared_ptr<Watcher>& watcher) {
   const std::scoped_lock lock(mutex_);
   watchers_.erase(watcher);
+}
+
+int64_t WatchHub::lag() const {
+  const int64_t newest = log_.newest_revision();
+  const std::scoped_lock lock(mutex_);
+  int64_t lag = 0;
+  for (const auto& watcher : watchers_) lag = std::max(lag, watcher->LagBehind(newest));
+  return lag;
 }
 
 int WatchHub::num_watchers() const {

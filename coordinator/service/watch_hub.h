@@ -4,6 +4,8 @@
 #include <absl/status/status.h>
 #include <grpcpp/support/server_callback.h>
 
+#include <atomic>
+#include <cstdint>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -39,6 +41,10 @@ class WatchHub final : public TickListener {
   /// Ends all streams, and those that come later.
   void EndAll(const absl::Status& status);
   int num_watchers() const;
+  /// Revisions that the slowest watcher has still to be sent; 0 if all have been sent all.
+  int64_t lag() const;
+  /// Watchers that had to look anew, since the start.
+  int64_t num_resyncs() const { return num_resyncs_; }
 
  private:
   friend class Watcher;
@@ -47,6 +53,7 @@ class WatchHub final : public TickListener {
 
   EnginePort& engine_;
   ChangeLog log_;
+  std::atomic<int64_t> num_resyncs_ = 0;
   mutable std::mutex mutex_;
   std::set<std::shared_ptr<Watcher>> watchers_ ABSL_GUARDED_BY(mutex_);
   absl::Status end_ ABSL_GUARDED_BY(mutex_);  // Not OK once EndAll was called.

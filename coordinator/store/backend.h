@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "coordinator/store/keys.h"
+#include "coordinator/store/statistics.h"
 
 namespace normlab::store {
 
@@ -42,6 +43,9 @@ class Backend {
   /// The last key in [from, to), or nullopt if there is none.
   virtual absl::StatusOr<std::optional<std::string>> LastKey(Table table, const std::string& from,
                                                              const std::string& to) = 0;
+
+  /// See Store::Measure.
+  virtual std::optional<Statistics> Measure() { return std::nullopt; }
 
   /// About how much room the keys in [from, to) take, in memory and on the disk.
   virtual absl::StatusOr<uint64_t> ApproximateBytes(Table table, const std::string& from, const std::string& to) = 0;

@@ -48,6 +48,7 @@ class RecordStore final : public Store {
   absl::StatusOr<std::vector<v1::StepHistory>> History(RunId run, int64_t after_step, int limit) override;
   absl::StatusOr<LogPage> Logs(RunId run, uint64_t position, int limit) override;
   absl::StatusOr<uint64_t> LogTailPosition(RunId run, int count) override;
+  std::optional<Statistics> Measure() override { return backend_->Measure(); }
   absl::StatusOr<v1::HistorySummary> Summarize(RunId run) override;
   absl::StatusOr<std::vector<EndedRun>> FindExpired(Part part, const Limits& limits) override;
   absl::Status Expire(Part part, const std::vector<RunId>& runs, absl::Time now) override;

@@ -6,6 +6,8 @@
 #include <rocksdb/env.h>
 #include <rocksdb/options.h>
 #include <rocksdb/sst_file_reader.h>
+#include <rocksdb/statistics.h>
+#include <rocksdb/transaction_log.h>
 #include <rocksdb/utilities/checkpoint.h>
 #include <rocksdb/write_batch.h>
 #include <sys/statvfs.h>
@@ -110,6 +112,9 @@ rocksdb::DBOptions DatabaseOptions(const RocksDbOptions& chosen) {
   options.max_total_wal_size = 64 << 20;
   options.skip_stats_update_on_db_open = true;  // It reads every file's properties only to plan compactions better.
   options.info_log = std::make_shared<WarningLog>();
+  // Counters only: timers and histograms would cost each write.
+  options.statistics = rocksdb::CreateDBStatistics();
+  options.statistics->set_stats_level(rocksdb::StatsLevel::kExceptHistogramOrTimers);
   return options;
 }
 
@@ -188,6 +193,31 @@ class RocksDbBackend final : public Backend {
     return key;
   }
 
+  std::optional<Statistics> Measure() override {
+    const auto of_all = [&](const std::string& property) {
+      uint64_t value = 0;
+      return db_->GetAggregatedIntProperty(property, &value) ? value : 0;
+    };
+    const auto of_database = [&](const std::string& property) {
+      uint64_t value = 0;
+      return db_->GetIntProperty(property, &value) ? value : 0;
+    };
+    using Properties = rocksdb::DB::Properties;
+    const rocksdb::Statistics& counted = *db_->GetDBOptions().statistics;
+    return Statistics{.memtable_bytes = of_all(Properties::kSizeAllMemTables),
+                      .sst_bytes = of_all(Properties::kTotalSstFilesSize),
+                      .wal_bytes = WalBytes(),
+                      .block_cache_bytes = of_database(Properties::kBlockCacheUsage),
+                      .pending_compaction_bytes = of_all(Properties::kEstimatePendingCompactionBytes),
+                      .running_compactions = of_database(Properties::kNumRunningCompactions),
+                      .running_flushes = of_database(Properties::kNumRunningFlushes),
+                      .is_write_stopped = of_database(Properties::kIsWriteStopped) != 0,
+                      .delayed_bytes_per_second = of_database(Properties::kActualDelayedWriteRate),
+                      .background_errors = of_all(Properties::kBackgroundErrors),
+                      .wal_bytes_written = counted.getTickerCount(rocksdb::WAL_FILE_BYTES),
+                      .write_stall_seconds = 1e-6 * static_cast<double>(counted.getTickerCount(rocksdb::STALL_MICROS))};
+  }
+
   absl::StatusOr<uint64_t> ApproximateBytes(Table table, const std::string& from, const std::string& to) override {
     const rocksdb::Range range(from, to);
     rocksdb::SizeApproximationOptions options;
@@ -221,6 +251,14 @@ class RocksDbBackend final : public Backend {
   std::string Describe() const override { return folder_; }
 
  private:
+  uint64_t WalBytes() const {
+    rocksdb::VectorLogPtr logs;
+    if (!db_->GetSortedWalFiles(logs).ok()) return 0;
+    uint64_t bytes = 0;
+    for (const auto& log : logs) bytes += log->SizeFileBytes();
+    return bytes;
+  }
+
   std::string folder_;
   std::unique_ptr<rocksdb::DB> db_;
   std::vector<rocksdb::ColumnFamilyHandle*> handles_;

@@ -49,6 +49,19 @@ class RocksDbStoreTest : public ::testing::Test {
   std::string folder_;
 };
 
+TEST_F(RocksDbStoreTest, MeasuresWhatItWrites) {
+  auto store = OpenRocksDbStore(folder_);
+  ASSERT_TRUE(store.ok()) << store.status();
+  const Statistics before = *(*store)->Measure();
+  ASSERT_TRUE((*store)->Commit(MakeSampleState(), MakeSampleChanges()).ok());
+  const Statistics after = *(*store)->Measure();
+  EXPECT_GT(after.wal_bytes_written, before.wal_bytes_written);
+  EXPECT_GE(after.wal_bytes, after.wal_bytes_written);
+  EXPECT_GT(after.memtable_bytes, 0u);  // In blocks: small writes do not show.
+  EXPECT_FALSE(after.is_write_stopped);
+  EXPECT_EQ(after.background_errors, 0u);
+}
+
 TEST_F(RocksDbStoreTest, KeepsWhatWasCommittedThroughAKill) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");
   EXPECT_EXIT(CommitAndDie(3), ::testing::KilledBySignal(SIGKILL), "");

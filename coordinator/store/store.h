@@ -13,6 +13,7 @@
 
 #include "coordinator/engine/effect.h"
 #include "coordinator/engine/state.h"
+#include "coordinator/store/statistics.h"
 #include "normlab/v1/run.pb.h"
 #include "normlab/v1/types.pb.h"
 
@@ -74,6 +75,10 @@ class Store {
 
   /// What is there of the run's history, and what is missing.
   virtual absl::StatusOr<v1::HistorySummary> Summarize(RunId run) = 0;
+
+  /// How the database is, for metrics; nullopt for a store that has none. May take some milliseconds: not for the
+  /// engine's thread.
+  virtual std::optional<Statistics> Measure() { return std::nullopt; }
 
   /// The position from which `count` lines are left, or 0 if there are fewer.
   virtual absl::StatusOr<uint64_t> LogTailPosition(RunId run, int count) = 0;

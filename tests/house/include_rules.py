@@ -11,7 +11,7 @@ ROOMS = {
     "coordinator/scheduler": ("common", "coordinator/engine/state.h", "coordinator/engine/labels.h"),
     "coordinator/store": ("coordinator/engine", "proto", "common"),
     "coordinator/service": ("coordinator/engine", "coordinator/store", "proto", "common"),
-    "coordinator/metrics": ("common",),
+    "coordinator/metrics": ("common", "coordinator/store/statistics.h"),
     # main and the loop wire the others.
     "coordinator": ("coordinator/engine", "coordinator/scheduler", "coordinator/store", "coordinator/service",
                     "coordinator/metrics", "proto", "common"),
@@ -37,7 +37,7 @@ LIBRARIES = (
     (r".*\.pb\.h|(google/protobuf|grpcpp|grpc)/.*",
      r"common/(spec|grpc|pb_)[^/]*|coordinator/(store|service|testing)/.*|coordinator/[^/]*|worker/agent/.*|(cli|bench|tests)/.*"),
     (r"rocksdb/.*", r"coordinator/store/(rocksdb_store(_test)?\.cc|testing/faulty_disk\.h)"),
-    (r"prometheus/.*", r"coordinator/metrics/.*|common/disk_metrics[^/]*|worker/agent/(run_)?metrics[^/]*|(coordinator|worker/agent)/main\.cc|worker/agent/.*_test\.cc"),
+    (r"prometheus/.*", r"coordinator/metrics/.*|common/(disk_metrics|metrics_page|metrics_server)[^/]*|worker/agent/(run_)?metrics[^/]*|(coordinator|worker/agent)/main\.cc|worker/agent/.*_test\.cc"),
     (r"(cuda|nccl|cublas)[^/]*\.h", r"worker/trainer/cuda/.*|worker/trainer/train/grad_sync\.cc"),
 )
 

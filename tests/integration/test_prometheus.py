@@ -74,6 +74,26 @@ class PrometheusTest(cluster.ClusterTest):
     def metric_names(self, selector):
         return {entry["metric"]["__name__"] for entry in self.query(selector)}
 
+    def test_pages_are_openmetrics_for_those_that_ask(self):
+        [worker] = cluster.wait_for(lambda: self.query('up{job="workers"} == 1'), "the worker is scraped")
+        for address in (self.cluster.http, worker["metric"]["instance"]):
+            request = urllib.request.Request(f"http://{address}/metrics", headers={
+                "Accept": "application/openmetrics-text;version=1.0.0,text/plain;q=0.5"})
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                self.assertTrue(answer.headers["Content-Type"].startswith("application/openmetrics-text"))
+                self.assertTrue(answer.read().decode().endswith("\n# EOF\n"))
+            with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
+                self.assertTrue(answer.headers["Content-Type"].startswith("text/plain"))
+
+    def test_says_why_runs_wait_and_how_the_store_is(self):
+        [run_id] = self.cluster.submit(experiment_spec("waiting", resources={"worker_labels": {"planet": "mars"}}))
+        waiting = cluster.wait_for(lambda: self.query('normlab_queued_runs{reason="no_worker"} == 1'), "the reason is scraped")
+        self.assertEqual(waiting[0]["metric"]["job"], "coordinator")
+        for name in ("normlab_store_wal_bytes", "normlab_store_memtable_bytes", "normlab_store_wal_written_bytes_total"):
+            self.assertGreater(float(self.query(name)[0]["value"][1]), 0, name)
+        self.assertEqual(self.query("normlab_store_write_stopped")[0]["value"][1], "0")
+        self.cluster.cli("cancel", run_id)
+
     def test_forgets_a_worker_that_has_gone(self):
         worker = self.cluster.add_worker("short-lived")
         self.cluster.wait_for_workers()

@@ -23,10 +23,10 @@
 #include "common/disk_metrics.h"
 #include "common/grpc_channel.h"
 #include "common/log.h"
+#include "common/metrics_server.h"
 #include "common/status.h"
 #include "common/version.h"
 #include "fmt/format.h"
-#include "prometheus/exposer.h"
 #include "prometheus/registry.h"
 #include "spdlog/spdlog.h"
 #include "worker/agent/agent.h"
@@ -124,8 +124,8 @@ std::string HostName() {
 }
 
 /// The HTTP server and where others reach it.
-struct MetricsServer {
-  std::unique_ptr<prometheus::Exposer> exposer;
+struct ServedMetrics {
+  std::unique_ptr<MetricsServer> server;
   std::string address;
 };
 
@@ -140,25 +140,23 @@ absl::Status CheckMetricsPlaintext(const Flags& flags, const std::string& host) 
                   flags.metrics));
 }
 
-absl::StatusOr<MetricsServer> ServeMetrics(const Flags& flags) {
+absl::StatusOr<ServedMetrics> ServeMetrics(const Flags& flags,
+                                           std::vector<std::shared_ptr<prometheus::Collectable>> sources) {
   const std::string& listen = flags.metrics;
   NORMLAB_ASSIGN_OR_RETURN(const HostPort where, SplitHostPort("--metrics", listen));
   // The HTTP library takes numeric addresses only.
   const std::string host = where.host == "localhost" ? "127.0.0.1" : where.host;
   NORMLAB_RETURN_IF_ERROR(CheckMetricsPlaintext(flags, host));
-  try {
-    MetricsServer server;
-    server.exposer = std::make_unique<prometheus::Exposer>(fmt::format("{}:{}", host, where.port));
-    const bool is_any = host == "0.0.0.0" || host == "[::]";
-    server.address = fmt::format("{}:{}", is_any ? HostName() : host, server.exposer->GetListeningPorts().at(0));
-    return server;
-  } catch (const std::exception& error) {
+  auto server = MetricsServer::Start(fmt::format("{}:{}", host, where.port), std::move(sources));
+  if (!server.ok()) {
     return absl::UnavailableError(
-        fmt::format("--metrics {}: cannot listen there ({}): the port is in use, or the host is no numeric address of "
-                    "this machine; "
-                    "port 0 takes a free one",
-                    listen, error.what()));
+        fmt::format("--metrics {}: {}: the port is in use, or the host is no numeric address of this machine; port 0 "
+                    "takes a free one",
+                    listen, std::string(server.status().message())));
   }
+  const bool is_any = host == "0.0.0.0" || host == "[::]";
+  const int port = (*server)->port();
+  return ServedMetrics{.server = *std::move(server), .address = fmt::format("{}:{}", is_any ? HostName() : host, port)};
 }
 
 absl::StatusOr<v1::WorkerInfo> DescribeWorker(const Flags& flags, const std::string& metrics_address) {
@@ -242,17 +240,14 @@ absl::Status RunWorker(const Flags& flags) {
   NORMLAB_ASSIGN_OR_RETURN(const AgentFolders folders, OpenFolders(flags.folders));
   NORMLAB_ASSIGN_OR_RETURN(const FileDescriptor lock, LockWorkFolder(folders.work));
   NORMLAB_RETURN_IF_ERROR(BecomeSubreaper());
-  NORMLAB_ASSIGN_OR_RETURN(const MetricsServer server, ServeMetrics(flags));
-  NORMLAB_ASSIGN_OR_RETURN(const v1::WorkerInfo info, DescribeWorker(flags, server.address));
-
   const auto registry = std::make_shared<prometheus::Registry>();
   Metrics metrics(*registry);
-  server.exposer->RegisterCollectable(registry);
   const auto disks = std::make_shared<DiskMetrics>(
       std::map<std::string, std::filesystem::path>{{"checkpoints", folders.checkpoint_root}, {"work", folders.work}});
-  server.exposer->RegisterCollectable(disks);
+  NORMLAB_ASSIGN_OR_RETURN(const ServedMetrics served, ServeMetrics(flags, {registry, disks}));
+  NORMLAB_ASSIGN_OR_RETURN(const v1::WorkerInfo info, DescribeWorker(flags, served.address));
   spdlog::info("worker {} {}: coordinator {} ({}), metrics http://{}/metrics, work {}", flags.id, kVersion,
-               flags.coordinator, flags.security.ca_file.empty() ? "plain text" : "TLS", server.address,
+               flags.coordinator, flags.security.ca_file.empty() ? "plain text" : "TLS", served.address,
                folders.work.string());
 
   // gRPC says only that a handshake failed, again and again.

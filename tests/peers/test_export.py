@@ -112,6 +112,13 @@ class Export(unittest.TestCase):
                 self.assertIn(reason, done.stderr)
                 self.assertFalse(out.exists())
 
+    def test_the_hybrid_is_refused_with_what_its_class_does_otherwise(self):
+        model = {"family": "minimax", "num_kv_heads": 2, "softmax_every": 2, "num_experts": 4}
+        checkpoints = workbench.train("hybrid", norm={"scheme": "pre_ln"}, model=model)
+        out = workbench.workspace() / "exports" / "no-hybrid"
+        done = workbench.run("normlab-export", "--checkpoint", checkpoints, "--out", out, expected=4)
+        self.assertIn("MiniMaxForCausalLM rotates whole heads", done.stderr)
+
     def test_an_export_is_not_overwritten_without_force(self):
         checkpoints = workbench.train("lns", norm={"scheme": "lns"})
         folder = workbench.export(checkpoints, "forced")

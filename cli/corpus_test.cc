@@ -189,7 +189,8 @@ TEST(CorpusJsonTest, SaysWhatIsWrongWithALine) {
   EXPECT_EQ(JsonError("{\"text\": \"a\\u0000\"}"), "has a zero character at byte 1 of \"text\"");
   EXPECT_THAT(JsonError("{\"text\": \"\xff\"}"), HasSubstr("is not JSON at byte 11: "));
   EXPECT_THAT(JsonError(R"({"text": "\ud800"})"), HasSubstr("is not JSON"));
-  EXPECT_THAT(JsonError(R"({"text": "a", "n": 1e999})"), HasSubstr("has a number that cannot be read: number overflow"));
+  EXPECT_THAT(JsonError(R"({"text": "a", "n": 1e999})"),
+              HasSubstr("has a number that cannot be read: number overflow"));
   EXPECT_THAT(JsonError(std::string(100'000, '[')), HasSubstr("is not JSON")) << "no recursion may end the stack";
 }
 

@@ -37,10 +37,9 @@ constexpr Role kRoles[] = {Role::kViewer, Role::kSubmitter, Role::kOperator, Rol
 /// "RunService/GetRun" for every method of the contract's services.
 std::vector<std::string> AllMethods() {
   std::vector<std::string> methods;
-  for (const auto* file :
-       {v1::GetInfoRequest::descriptor()->file(), v1::GetRunRequest::descriptor()->file(),
-        v1::GetExperimentRequest::descriptor()->file(), v1::ListWorkersRequest::descriptor()->file(),
-        v1::ListBackupsRequest::descriptor()->file()}) {
+  for (const auto* file : {v1::GetInfoRequest::descriptor()->file(), v1::GetRunRequest::descriptor()->file(),
+                           v1::GetExperimentRequest::descriptor()->file(), v1::ListWorkersRequest::descriptor()->file(),
+                           v1::ListBackupsRequest::descriptor()->file()}) {
     for (int s = 0; s < file->service_count(); ++s) {
       for (int m = 0; m < file->service(s)->method_count(); ++m) {
         methods.push_back(file->service(s)->name() + "/" + file->service(s)->method(m)->name());

@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "CLI/CLI.hpp"
-#include "bench/figures.h"
 #include "bench/control/measurements.h"
+#include "bench/figures.h"
 #include "common/status.h"
 #include "common/version.h"
 #include "fmt/format.h"

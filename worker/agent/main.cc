@@ -150,9 +150,9 @@ absl::StatusOr<ServedMetrics> ServeMetrics(const Flags& flags,
   auto server = MetricsServer::Start(fmt::format("{}:{}", host, where.port), std::move(sources));
   if (!server.ok()) {
     return absl::UnavailableError(
-        fmt::format("--metrics {}: {}: the port is in use, or the host is no numeric address of this machine; port 0 "
-                    "takes a free one",
-                    listen, std::string(server.status().message())));
+        fmt::format("--metrics {}: cannot listen there: the port is in use, or the host is no numeric address of this "
+                    "machine; port 0 takes a free one",
+                    listen));
   }
   const bool is_any = host == "0.0.0.0" || host == "[::]";
   const int port = (*server)->port();

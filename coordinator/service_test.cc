@@ -33,7 +33,7 @@ TEST_F(ServiceTest, RefusesAWrongSpecAndStoresNothing) {
   const grpc::Status status = Create("q", &response, spec);
   EXPECT_EQ(status.error_code(), grpc::INVALID_ARGUMENT);
   EXPECT_THAT(status.error_message(), HasSubstr("base.model.hidden"));
-  EXPECT_EQ(store_->num_commits, 0);
+  EXPECT_EQ(store_.num_commits, 0);
 }
 
 TEST_F(ServiceTest, ListsExperimentsNewestFirstInPages) {
@@ -276,7 +276,7 @@ TEST_F(ServiceTest, CordonsAWorker) {
 }
 
 TEST_F(ServiceTest, AnswersUnavailableWhenTheDiskIsFull) {
-  store_->fails = true;
+  store_.fails = true;
   v1::CreateExperimentResponse response;
   const grpc::Status status = Create("a", &response);
   EXPECT_EQ(status.error_code(), grpc::UNAVAILABLE);
@@ -306,11 +306,11 @@ TEST_F(ServiceTest, IsHealthyAndDescribesItsServices) {
 }
 
 TEST_F(ServiceTest, DoesNotShareItsPort) {
-  service::Server second(*loop_, *store_,
-                         {.address = *service::ParseListenAddress(server_->address()), .http_address = "127.0.0.1:1"});
+  service::Server second(loop_, store_,
+                         {.address = *service::ParseListenAddress(server_.address()), .http_address = "127.0.0.1:1"});
   const absl::Status status = second.Listen();
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
-  EXPECT_THAT(std::string(status.message()), HasSubstr(server_->address()));
+  EXPECT_THAT(std::string(status.message()), HasSubstr(server_.address()));
 }
 
 }  // namespace

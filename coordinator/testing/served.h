@@ -26,6 +26,9 @@ class Served {
     loop_ = *Loop::Create(engine::Options(), store, clock_, metrics_);
     options.address = {.host = "127.0.0.1"};
     options.http_address = "127.0.0.1:1";
+    options.on_call_done = [this](const std::string& method, const std::string& code, absl::Duration took) {
+      metrics_.ObserveCall(method, code, absl::ToDoubleSeconds(took));
+    };
     server_ = std::make_unique<service::Server>(*loop_, store, std::move(options));
     for (service::TickListener* listener : server_->listeners()) loop_->AddListener(listener);
     const absl::Status listens = server_->Listen();
@@ -42,7 +45,10 @@ class Served {
     thread_.join();
   }
 
+  FakeClock& clock() { return clock_; }
+  Metrics& metrics() { return metrics_; }
   Loop& loop() { return *loop_; }
+  service::Server& server() { return *server_; }
   std::shared_ptr<grpc::Channel> channel() { return channel_; }
   v1::RunService::Stub& runs() { return *runs_; }
 

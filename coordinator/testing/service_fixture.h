@@ -1,25 +1,16 @@
 #pragma once
 
 #include <google/protobuf/map.h>
-#include <grpcpp/channel.h>
 #include <grpcpp/client_context.h>
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/support/byte_buffer.h>
 #include <gtest/gtest.h>
 
-#include <thread>
-
-#include "common/testing/fake_clock.h"
 #include "common/version.h"
-#include "coordinator/http_server.h"
-#include "coordinator/loop.h"
-#include "coordinator/service/server.h"
-#include "coordinator/service/testing/sample_commands.h"
 #include "coordinator/store/memory_store.h"
 #include "coordinator/store/testing/faulty_store.h"
+#include "coordinator/testing/served.h"
 #include "normlab/v1/admin.grpc.pb.h"
-#include "normlab/v1/experiment.grpc.pb.h"
-#include "normlab/v1/run.grpc.pb.h"
 #include "normlab/v1/worker.grpc.pb.h"
 
 // The services over a real loop and a real gRPC server, with a store in memory and a clock that stands still.
@@ -127,35 +118,6 @@ class FakeWorker {
 
 class ServiceTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    memory_store_ = *store::OpenMemoryStore(std::make_shared<store::MemoryDisk>());
-    store_ = std::make_unique<store::FaultyStore>(*memory_store_);
-    loop_ = *Loop::Create(engine::Options(), *store_, clock_, metrics_);
-    server_ = std::make_unique<service::Server>(
-        *loop_, *store_,
-        service::Server::Options{
-            .address = {.host = "127.0.0.1"},
-            .http_address = "127.0.0.1:1",
-            .on_call_done = [this](const std::string& method, const std::string& code, absl::Duration took) {
-              metrics_.ObserveCall(method, code, absl::ToDoubleSeconds(took));
-            }});
-    for (service::TickListener* listener : server_->listeners()) loop_->AddListener(listener);
-    const absl::Status listens = server_->Listen();
-    ASSERT_TRUE(listens.ok()) << listens;
-    thread_ = std::thread([this] { ran_ = loop_->Run(); });
-    channel_ = server_->InProcessChannel();
-    experiments_ = v1::ExperimentService::NewStub(channel_);
-    runs_ = v1::RunService::NewStub(channel_);
-    workers_ = v1::WorkerService::NewStub(channel_);
-    admin_ = v1::AdminService::NewStub(channel_);
-  }
-
-  void TearDown() override {
-    server_->Shutdown(absl::ZeroDuration());
-    loop_->Stop();
-    thread_.join();
-  }
-
   grpc::Status Create(const std::string& request_id, v1::CreateExperimentResponse* response,
                       const v1::ExperimentSpec& spec = MakeSpec()) {
     grpc::ClientContext context;
@@ -233,19 +195,18 @@ class ServiceTest : public ::testing::Test {
     return {reinterpret_cast<const char*>(bytes.begin()), bytes.size()};
   }
 
-  FakeClock clock_;
-  Metrics metrics_;
-  std::unique_ptr<store::Store> memory_store_;
-  std::unique_ptr<store::FaultyStore> store_;
-  std::unique_ptr<Loop> loop_;
-  std::unique_ptr<service::Server> server_;
-  std::thread thread_;
-  absl::Status ran_;
-  std::shared_ptr<grpc::Channel> channel_;
-  std::unique_ptr<v1::ExperimentService::Stub> experiments_;
-  std::unique_ptr<v1::RunService::Stub> runs_;
-  std::unique_ptr<v1::WorkerService::Stub> workers_;
-  std::unique_ptr<v1::AdminService::Stub> admin_;
+  const std::unique_ptr<store::Store> memory_store_ = *store::OpenMemoryStore(std::make_shared<store::MemoryDisk>());
+  store::FaultyStore store_{*memory_store_};
+  Served served_{store_};
+  FakeClock& clock_ = served_.clock();
+  Metrics& metrics_ = served_.metrics();
+  Loop& loop_ = served_.loop();
+  service::Server& server_ = served_.server();
+  const std::shared_ptr<grpc::Channel> channel_ = served_.channel();
+  const std::unique_ptr<v1::ExperimentService::Stub> experiments_ = v1::ExperimentService::NewStub(channel_);
+  const std::unique_ptr<v1::RunService::Stub> runs_ = v1::RunService::NewStub(channel_);
+  const std::unique_ptr<v1::WorkerService::Stub> workers_ = v1::WorkerService::NewStub(channel_);
+  const std::unique_ptr<v1::AdminService::Stub> admin_ = v1::AdminService::NewStub(channel_);
 };
 
 }  // namespace normlab

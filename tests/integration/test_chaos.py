@@ -50,7 +50,7 @@ class Client(threading.Thread):
                 # DEADLINE_EXCEEDED, UNAVAILABLE, or no answer to what the client asks first: it may or may not be done.
                 if error.code not in (4, 12, 14):
                     raise
-                time.sleep(0.05)
+                self.is_over.wait(0.05)
         return None
 
     def run(self):
@@ -201,8 +201,14 @@ class ChaosTest(cluster.ClusterTest):
             agent.start()
         else:
             os.kill(agent.process.pid, signal.SIGSTOP)
-            time.sleep(LEASE_SECONDS + chance.random())
-            os.kill(agent.process.pid, signal.SIGCONT)
+            try:
+                cluster.wait_for(lambda: self.has_lost(worker), f"{worker}'s lease is over")
+            finally:
+                os.kill(agent.process.pid, signal.SIGCONT)
+
+    def has_lost(self, worker):
+        [state] = [known["state"] for known in self.cluster.list_workers() if known["id"] == worker]
+        return state == "LOST"
 
     def test_random_kills_under_load(self):
         print(f"NORMLAB_CHAOS_SEED={SEED} NORMLAB_CHAOS_SECONDS={SECONDS}", flush=True)
@@ -214,7 +220,7 @@ class ChaosTest(cluster.ClusterTest):
         try:
             end = time.monotonic() + SECONDS
             while time.monotonic() < end:
-                time.sleep(chance.uniform(0.2, 1.0))
+                time.sleep(chance.uniform(0.2, 1.0))  # The moments of the kills are what is random.
                 self.kill_something(chance, run_ids)
         finally:
             self.bring_all_back()

@@ -78,6 +78,16 @@ TEST_P(LayerTest, VarianceOfAStreamWithALargeMeanKeepsItsDigits) {
   EXPECT_NEAR(stats.variance, expected, 1e-3 * expected);
 }
 
+TEST_P(LayerTest, StatisticsOfAStreamThatIsNoNumberAreNone) {
+  const at::Tensor residual = Random({200, 40});
+  residual.slice(0, 0, 200, 3).fill_(NAN);
+  const at::Tensor branch = Actual(at::zeros({200, 40}, at::kDouble));
+  TokenStats stats;
+  AddAndNorm(nullptr, {.residual = Actual(residual), .branch = branch}, branch, {.output = &stats});
+  EXPECT_TRUE(std::isnan(stats.variance));
+  EXPECT_TRUE(std::isnan(stats.variance_median));
+}
+
 TEST_P(LayerTest, SwiGluAndItsGradientEqualTheFormulaAlsoFarFromZero) {
   const at::Tensor x = Random({67, 12}).requires_grad_(), add = Random({67, 12}), grad = Random({67, 12});
   const at::Tensor gate_up = Random({2 * 21, 12}, 12).requires_grad_(), down = Random({12, 21}).requires_grad_();

@@ -6,6 +6,7 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "worker/trainer/model/norm_rows.h"
@@ -31,6 +32,10 @@ TokenStats Summarize(const std::vector<RowStats>& rows, const at::Tensor& counte
   const auto tokens = static_cast<double>(variances.size());
   total.variance /= tokens;
   total.mean_square /= tokens;
+  if (std::isnan(total.variance)) {  // A run that diverges: what is no number has no order.
+    total.variance_median = total.variance;
+    return total;
+  }
   const auto middle = variances.begin() + static_cast<int64_t>((variances.size() - 1) / 2);
   std::nth_element(variances.begin(), middle, variances.end());
   total.variance_median = *middle;

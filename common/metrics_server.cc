@@ -5,6 +5,7 @@
 
 #include <utility>
 
+#include "common/http_page.h"
 #include "common/metrics_page.h"
 
 namespace normlab {
@@ -18,14 +19,8 @@ class MetricsServer::Handler final : public CivetHandler {
     for (const auto& source : sources_) {
       for (prometheus::MetricFamily& family : source->Collect()) families.push_back(std::move(family));
     }
-    const char* accept = mg_get_header(connection, "Accept");
-    const MetricsPage page = MakeMetricsPage(families, accept == nullptr ? "" : accept);
-    const std::string head = fmt::format(
-        "HTTP/1.1 200 OK\r\nContent-Type: {}\r\nContent-Length: {}\r\nCache-Control: no-store\r\nConnection: "
-        "close\r\n\r\n",
-        page.type, page.body.size());
-    mg_write(connection, head.data(), head.size());
-    mg_write(connection, page.body.data(), page.body.size());
+    MetricsPage page = MakeMetricsPage(families, AcceptOf(connection));
+    WriteHttpPage(connection, {.type = std::move(page.type), .body = std::move(page.body)});
     return true;
   }
 

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/http_page.h"
 #include "common/log.h"
 #include "common/metrics_page.h"
 #include "common/status.h"
@@ -71,30 +72,14 @@ std::string Targets(const service::View& view) {
   return groups.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
-struct Page {
-  int code = 200;
-  std::string type = "text/plain; charset=utf-8";
-  std::string body;
-};
-
-void WritePage(mg_connection* connection, const Page& page) {
-  const char* reason = page.code == 200 ? "OK" : "Service Unavailable";
-  const std::string head = fmt::format(
-      "HTTP/1.1 {} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nCache-Control: no-store\r\nConnection: "
-      "close\r\n\r\n",
-      page.code, reason, page.type, page.body.size());
-  mg_write(connection, head.data(), head.size());
-  mg_write(connection, page.body.data(), page.body.size());
-}
-
 /// What `make` makes of the state, or why it could not look at it. `make` runs on the engine's thread, maybe after this
 /// has given up waiting.
-Page FromState(service::EnginePort& engine, std::function<Page(const service::View& view)> make) {
+HttpPage FromState(service::EnginePort& engine, std::function<HttpPage(const service::View& view)> make) {
   // Shared, because the answer may come after this thread has given up on it.
-  auto made = std::make_shared<std::promise<Page>>();
-  std::future<Page> page = made->get_future();
+  auto made = std::make_shared<std::promise<HttpPage>>();
+  std::future<HttpPage> page = made->get_future();
   engine.Read([made, make = std::move(make)](const absl::Status& status, const service::View* view) {
-    made->set_value(status.ok() ? make(*view) : Page{.code = 503, .body = std::string(status.message()) + "\n"});
+    made->set_value(status.ok() ? make(*view) : HttpPage{.code = 503, .body = std::string(status.message()) + "\n"});
   });
   if (page.wait_for(std::chrono::seconds(5)) == std::future_status::ready) return page.get();
   return {.code = 503, .body = "the engine has not answered for 5 seconds\n"};
@@ -103,11 +88,11 @@ Page FromState(service::EnginePort& engine, std::function<Page(const service::Vi
 /// Serves what `make` makes of the state, on one of the web server's threads.
 class StateHandler final : public CivetHandler {
  public:
-  using Make = std::function<Page(const service::View& view)>;
+  using Make = std::function<HttpPage(const service::View& view)>;
   StateHandler(service::EnginePort& engine, Make make) : engine_(engine), make_(std::move(make)) {}
 
   bool handleGet(CivetServer* /*server*/, mg_connection* connection) override {
-    WritePage(connection, FromState(engine_, make_));
+    WriteHttpPage(connection, FromState(engine_, make_));
     return true;
   }
 
@@ -122,17 +107,15 @@ class MetricsHandler final : public CivetHandler {
   MetricsHandler(HttpServer::Sources sources) : sources_(std::move(sources)) {}
 
   bool handleGet(CivetServer* /*server*/, mg_connection* connection) override {
-    Page page = FromState(sources_.engine, [this](const service::View& view) {
+    HttpPage page = FromState(sources_.engine, [this](const service::View& view) {
       SetGauges(view, sources_);
-      return Page();
+      return HttpPage();
     });
     if (page.code == 200) {
-      const char* accept = mg_get_header(connection, "Accept");
-      MetricsPage text =
-          MakeMetricsPage(sources_.metrics.Collect(sources_.store.Measure()), accept == nullptr ? "" : accept);
+      MetricsPage text = MakeMetricsPage(sources_.metrics.Collect(sources_.store.Measure()), AcceptOf(connection));
       page = {.type = std::move(text.type), .body = std::move(text.body)};
     }
-    WritePage(connection, page);
+    WriteHttpPage(connection, page);
     return true;
   }
 
@@ -157,8 +140,8 @@ absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const service::Lis
   http->handlers_.reset(new Handlers{
       .metrics{std::move(sources)},
       .targets{engine,
-               [](const service::View& view) { return Page{.type = "application/json", .body = Targets(view)}; }},
-      .health{engine, [](const service::View&) { return Page{.body = "ok\n"}; }}});
+               [](const service::View& view) { return HttpPage{.type = "application/json", .body = Targets(view)}; }},
+      .health{engine, [](const service::View&) { return HttpPage{.body = "ok\n"}; }}});
   // civetweb says only that it failed.
   NORMLAB_RETURN_IF_ERROR(service::ProbeListen(address));
   const std::vector<std::string> options = {

@@ -8,6 +8,7 @@
 #include "common/log.h"
 #include "coordinator/service/ending_stream.h"
 #include "coordinator/service/unary.h"
+#include "coordinator/store/backup_files.h"
 
 namespace normlab::service {
 namespace {
@@ -95,10 +96,15 @@ grpc::ServerWriteReactor<v1::BackupProgress>* BackupService::Start(Work work) {
     ++num_under_way_;
   }
   std::thread([this, stream, work = std::move(work)] {
-    const auto manifest = work([&](uint64_t done, uint64_t total) {
-      stream->Tell(done, total);
-      return !is_ending();
+    absl::StatusOr<v1::BackupManifest> manifest;
+    const absl::Status done = store::Guarded([&] {
+      manifest = work([&](uint64_t bytes_done, uint64_t bytes_total) {
+        stream->Tell(bytes_done, bytes_total);
+        return !is_ending();
+      });
+      return manifest.status();
     });
+    if (!done.ok()) manifest = done;
     if (manifest.ok()) {
       stream->Finished(ToMessage(*manifest));
     } else {
@@ -113,12 +119,12 @@ grpc::ServerWriteReactor<v1::BackupProgress>* BackupService::Start(Work work) {
 }
 
 grpc::ServerWriteReactor<v1::BackupProgress>* BackupService::CreateBackup(grpc::CallbackServerContext* /*context*/,
-                                                                          const v1::CreateBackupRequest* /*request*/) {
-  return Start([this](const store::OnProgress& on_progress) {
+                                                                          const v1::CreateBackupRequest* request) {
+  return Start([this, actor = request->actor()](const store::OnProgress& on_progress) {
     auto made = backups_->Create(store_, clock_->Now(), on_progress);
     if (made.ok()) {
-      spdlog::info("backup {} with {} runs at revision {} is in {}", made->name(), made->num_runs(), made->revision(),
-                   backups_->PathOf(made->name()).string());
+      spdlog::info("backup {} for {} with {} runs at revision {} is in {}", made->name(), actor, made->num_runs(),
+                   made->revision(), backups_->PathOf(made->name()).string());
     }
     return made;
   });

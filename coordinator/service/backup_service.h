@@ -6,7 +6,6 @@
 #include <functional>
 #include <memory>
 #include <mutex>
-#include <set>
 
 #include "common/clock.h"
 #include "coordinator/store/backup.h"
@@ -14,8 +13,6 @@
 #include "normlab/v1/backup.grpc.pb.h"
 
 namespace normlab::service {
-
-class BackupStream;
 
 /// See backup.proto. Any thread. Each backup or check works on a thread of its own and goes on if its caller leaves.
 class BackupService final : public v1::BackupService::CallbackService {
@@ -36,7 +33,6 @@ class BackupService final : public v1::BackupService::CallbackService {
   void EndAll(const absl::Status& status);
 
  private:
-  friend class BackupStream;
   using Work = std::function<absl::StatusOr<v1::BackupManifest>(const store::OnProgress& on_progress)>;
 
   grpc::ServerWriteReactor<v1::BackupProgress>* Start(Work work);

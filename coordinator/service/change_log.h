@@ -20,7 +20,7 @@ namespace normlab::service {
 /// reads. Nothing of it survives a restart.
 class ChangeLog {
  public:
-  /// Runs without their layers, about 1 KiB each.
+  /// Runs without their layers.
   explicit ChangeLog(size_t changes_max = 32'768) : changes_max_(changes_max) {}
 
   /// The state that was loaded has this revision; what was changed before is not known. First of all.

@@ -48,12 +48,15 @@ class Watcher final : public EndingStream<grpc::ServerWriteReactor<v1::WatchRuns
       next_ = *found;
       ReadSoon();
     } else {
-      Resync(*since_revision > end.revision
-                 ? fmt::format("revision {} is not reached yet, the newest is {}: the store may be one that was "
-                               "restored from a backup",
-                               *since_revision, end.revision)
-                 : fmt::format("revision {} is older than the changes that are kept, which begin behind {}",
-                               *since_revision, log_.oldest_revision()));
+      Resync(
+          *since_revision > end.revision
+              ? fmt::format(
+                    "since_revision: revision {} is not reached yet, the newest is {}: the store may be one that was "
+                    "restored from a backup",
+                    *since_revision, end.revision)
+              : fmt::format(
+                    "since_revision: revision {} is older than the changes that are kept, which begin behind {}",
+                    *since_revision, log_.oldest_revision()));
     }
     return true;
   }
@@ -136,46 +139,39 @@ class Watcher final : public EndingStream<grpc::ServerWriteReactor<v1::WatchRuns
     });
   }
 
+  /// One page of the log: the engine's thread waits for this lock when it tells of changes.
   void ReadChanges() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     message_.Clear();
-    size_t bytes = 0;
-    bool is_end = false;
-    while (!is_end && message_.runs_size() < kWatchRunsMax && bytes < kPageBytesMax) {
-      has_news_ = false;  // Before the read: what is appended after it wakes the stream again.
-      const auto page = log_.Read(next_.sequence, chosen_, kWatchRunsMax - message_.runs_size());
-      if (!page) {
-        return Resync(
-            fmt::format("the watcher is too slow: it has seen revision {}, and the changes that are kept begin "
-                        "behind {}",
-                        next_.revision, log_.oldest_revision()));
-      }
-      for (size_t i = 0; i < page->runs.size(); ++i) bytes += Add(*page->runs[i], page->sequences[i]);
-      next_ = page->next;
-      is_end = page->is_end;
+    has_news_ = false;  // Before the read: what is appended after it wakes the stream again.
+    const auto page = log_.Read(next_.sequence, chosen_, kWatchRunsMax);
+    if (!page) {
+      return Resync(fmt::format(
+          "the watcher is too slow: it has seen revision {}, and the changes that are kept begin behind {}; "
+          "read faster or choose fewer runs",
+          next_.revision, log_.oldest_revision()));
     }
+    for (size_t i = 0; i < page->runs.size(); ++i) Add(*page->runs[i], page->sequences[i]);
+    next_ = page->next;
     message_.set_revision(next_.revision);
-    const bool is_over = until_terminal_ && is_end && live_.empty();
+    const bool is_over = until_terminal_ && page->is_end && live_.empty();
     if (is_over) end_ = absl::OkStatus();
     if (message_.runs_size() > 0 || next_.sequence - told_sequence_ > kQuietChangesMax) {
       told_sequence_ = next_.sequence;
       return Write();
     }
     if (is_over) return FinishIfEnded();
-    if (!is_end || has_news_) ReadSoon();
+    if (!page->is_end) ReadSoon();
   }
 
-  /// Returns the bytes that it added to the message.
-  size_t Add(const engine::Run& run, uint64_t sequence) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+  void Add(const engine::Run& run, uint64_t sequence) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     if (sequence >= begin_.sequence && engine::IsTerminal(run.state)) live_.erase(run.id);
     if (sequence >= begin_.sequence && !engine::IsTerminal(run.state)) live_.insert(run.id);
     const auto sent = sent_revisions_.find(run.id);
     if (sent != sent_revisions_.end()) {
-      if (run.revision <= sent->second) return 0;
+      if (run.revision <= sent->second) return;
       sent_revisions_.erase(sent);
     }
-    v1::Run& added = *message_.add_runs();
-    added = ToListedRun(run);
-    return added.ByteSizeLong();
+    *message_.add_runs() = ToListedRun(run);
   }
 
   /// Tells the watcher to look anew, and ends.
@@ -186,7 +182,7 @@ class Watcher final : public EndingStream<grpc::ServerWriteReactor<v1::WatchRuns
     message_.mutable_resync()->set_oldest_revision(log_.oldest_revision());
     message_.mutable_resync()->set_reason(reason);
     end_ = absl::OutOfRangeError(
-        fmt::format("since_revision: {}; watch without it, or list and go on from the list's", reason));
+        fmt::format("{}; watch without since_revision, or list and go on from the list's revision", reason));
     Write();
   }
 

@@ -112,7 +112,6 @@ absl::Status RaiseFloors(const fs::path& database, absl::Time now, Restored& res
   meta.set_last_experiment_number(std::max(meta.last_experiment_number(), seconds));
   meta.set_revision(std::max(meta.revision() + 1, seconds * kMicrosecondsPerSecond));
   meta.set_schema_version(kSchemaVersion);
-  meta.set_restored_from(restored.manifest.name());
   restored.first_experiment = meta.last_experiment_number() + 1;
   restored.first_attempt = meta.attempt_floor();
   return backend->Write({{.kind = Mutation::Kind::kPut, .key = kMetaKey, .value = meta.SerializeAsString()}});
@@ -172,9 +171,16 @@ absl::StatusOr<v1::BackupManifest> Backups::Create(Store& store, absl::Time now,
     RemovePartial(root_);
     NORMLAB_RETURN_IF_ERROR(Fill(store, partial, manifest, on_progress));
     RenameDurably(partial, PathOf(manifest.name()));
-    return RemoveOldest();
+    return absl::OkStatus();
   });
-  if (made.ok()) return manifest;
+  if (made.ok()) {
+    const absl::Status removed = Guarded([&] { return RemoveOldest(); });
+    if (!removed.ok()) {
+      spdlog::warn("{} is made, but older backups cannot be removed: {}; remove some of {} by hand", manifest.name(),
+                   std::string(removed.message()), root_.string());
+    }
+    return manifest;
+  }
   std::error_code ignored;  // The next backup tries again.
   fs::remove_all(partial, ignored);
   fs::remove_all(data_folder_ / "db.checkpoint", ignored);
@@ -184,8 +190,18 @@ absl::StatusOr<v1::BackupManifest> Backups::Create(Store& store, absl::Time now,
 
 absl::StatusOr<std::vector<v1::BackupManifest>> Backups::List() const {
   std::vector<v1::BackupManifest> found;
-  std::error_code error;
-  for (const auto& entry : fs::directory_iterator(root_, error)) {
+  NORMLAB_RETURN_IF_ERROR(Guarded([&] {
+    ReadAll(found);
+    return absl::OkStatus();
+  }));
+  // Names are times.
+  std::sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.name() > b.name(); });
+  return found;
+}
+
+void Backups::ReadAll(std::vector<v1::BackupManifest>& found) const {
+  if (!fs::exists(root_)) return;  // Before the first backup.
+  for (const auto& entry : fs::directory_iterator(root_)) {
     if (!absl::StartsWith(entry.path().filename().string(), kPrefix)) continue;
     auto manifest = ReadManifest(entry.path());
     if (manifest.ok()) {
@@ -195,9 +211,6 @@ absl::StatusOr<std::vector<v1::BackupManifest>> Backups::List() const {
       spdlog::warn("{}", std::string(manifest.status().message()));
     }
   }
-  // Names are times.
-  std::sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.name() > b.name(); });
-  return found;
 }
 
 absl::Status Backups::RemoveOldest() const {

@@ -50,6 +50,8 @@ class Backups {
   std::filesystem::path PathOf(const std::string& name) const { return root_ / name; }
 
  private:
+  /// Appends the manifests of all that are whole. Throws for a root that cannot be read.
+  void ReadAll(std::vector<v1::BackupManifest>& found) const;
   absl::Status Fill(Store& store, const std::filesystem::path& partial, v1::BackupManifest& manifest,
                     const OnProgress& on_progress) const;
   absl::Status RemoveOldest() const;

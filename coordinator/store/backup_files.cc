@@ -10,10 +10,10 @@
 #include <algorithm>
 #include <cerrno>
 #include <fstream>
-#include <iterator>
 #include <memory>
 #include <optional>
 #include <set>
+#include <sstream>
 
 #include "common/durable_file.h"
 #include "common/status.h"
@@ -133,9 +133,11 @@ absl::Status CheckFiles(const fs::path& folder, const v1::BackupManifest& manife
 absl::StatusOr<v1::BackupManifest> ReadManifest(const fs::path& folder) {
   const fs::path path = folder / kManifestFile;
   std::ifstream file(path, std::ios::binary);
-  const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  // Through a stream: an iterator over the file throws where the disk cannot be read.
+  std::ostringstream text;
+  text << file.rdbuf();
   v1::BackupManifest manifest;
-  const auto parsed = google::protobuf::util::JsonStringToMessage(text, &manifest);
+  const auto parsed = google::protobuf::util::JsonStringToMessage(text.str(), &manifest);
   if (file.is_open() && parsed.ok()) return manifest;
   return absl::FailedPreconditionError(
       fmt::format("{} is no backup: {} {}", folder.string(), path.string(),
@@ -161,6 +163,8 @@ absl::Status Guarded(const std::function<absl::Status()>& work) {
   } catch (const fs::filesystem_error& error) {
     return error.code() == std::errc::no_space_on_device ? absl::ResourceExhaustedError(error.what())
                                                          : absl::InternalError(error.what());
+  } catch (const std::exception& error) {  // Nobody above catches: it would end the coordinator.
+    return absl::InternalError(error.what());
   }
 }
 

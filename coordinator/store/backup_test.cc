@@ -149,6 +149,17 @@ TEST_F(BackupTest, TakesNothingForABackupThatWasCutOff) {
   EXPECT_FALSE(fs::exists(top_ / "backups" / ".partial-backup-1"));
 }
 
+TEST_F(BackupTest, AManifestOrARootThatCannotBeReadIsSaidAndEndsNothing) {
+  const auto made = *Create();
+  fs::create_directories(backups_.PathOf("backup-unreadable") / "backup.json");
+  EXPECT_THAT(*backups_.List(), SizeIs(1));
+  const auto unreadable = VerifyBackup(backups_.PathOf("backup-unreadable"), {});
+  EXPECT_TRUE(absl::IsFailedPrecondition(unreadable.status()));
+  EXPECT_THAT(std::string(unreadable.status().message()), HasSubstr("backup-unreadable"));
+  std::ofstream(top_ / "file") << "no folder";
+  EXPECT_FALSE(Backups(top_ / "file", data_, 3).List().ok()) << "not the same as no backups";
+}
+
 TEST_F(BackupTest, IsRestoredOverNoDatabase) {
   const std::string name = Create()->name();
   const auto in_use = RestoreBackup(backups_.PathOf(name), data_, kNow, {});

@@ -82,9 +82,16 @@ absl::Status Damaged(const std::string& path, size_t offset, size_t size, const 
 
 absl::StatusOr<std::string> ReadWhole(const fs::path& path) {
   std::ifstream file(path, std::ios::binary);
-  std::string content{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  if (!file.is_open() || file.bad()) return absl::DataLossError(fmt::format("cannot read {}", path.string()));
-  return content;
+  // Through a stream: an iterator over the file throws where the disk cannot be read. An empty file is no failure.
+  std::ostringstream content;
+  content << file.rdbuf();
+  std::error_code error;
+  const auto size = fs::file_size(path, error);
+  if (error || content.view().size() != size) {
+    return absl::DataLossError(fmt::format("cannot read {}: got {} bytes of {}", path.string(), content.view().size(),
+                                           error ? error.message() : std::to_string(size)));
+  }
+  return std::move(content).str();
 }
 
 }  // namespace

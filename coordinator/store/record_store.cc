@@ -30,9 +30,17 @@ Table TableOf(Store::Part part) {
   return kTables[static_cast<size_t>(part)];
 }
 
-bool HasExpired(const v1::StoredExpiry& expiry, Store::Part part) {
-  const bool has_expired[] = {expiry.has_logs_at(), expiry.has_history_at(), expiry.has_events_at()};
-  return has_expired[static_cast<size_t>(part)];
+/// When the part was removed; nullopt if it was not.
+std::optional<absl::Time> ExpiredAt(const v1::StoredExpiry& expiry, Store::Part part) {
+  switch (part) {
+    case Store::Part::kLogs:
+      return expiry.has_logs_at() ? std::optional(FromTimestamp(expiry.logs_at())) : std::nullopt;
+    case Store::Part::kHistory:
+      return expiry.has_history_at() ? std::optional(FromTimestamp(expiry.history_at())) : std::nullopt;
+    case Store::Part::kEvents:
+      return expiry.has_events_at() ? std::optional(FromTimestamp(expiry.events_at())) : std::nullopt;
+  }
+  return std::nullopt;
 }
 
 class RecordStore final : public Store {
@@ -73,7 +81,6 @@ class RecordStore final : public Store {
 
   std::unique_ptr<Backend> backend_;
   std::map<RunId, LogSpan> log_spans_;  // Of live runs that logged since the start.
-  std::string restored_from_;           // As the meta record says.
 };
 
 absl::Status RecordStore::CheckSchema() {
@@ -98,7 +105,6 @@ absl::StatusOr<engine::State> RecordStore::Load() {
     state.last_experiment_number = meta.last_experiment_number();
     state.revision = meta.revision();
     state.attempt_floor = std::max(1, meta.attempt_floor());
-    restored_from_ = meta.restored_from();
     return true;
   };
   NORMLAB_RETURN_IF_ERROR(ScanMessages<v1::StoredMeta>(*backend_, Table::kMeta, kMetaKey, kUsagePrefix, take_meta));
@@ -136,7 +142,6 @@ void RecordStore::PutStates(const engine::State& state, const engine::Changes& c
   meta.set_last_experiment_number(state.last_experiment_number);
   meta.set_revision(state.revision);
   meta.set_attempt_floor(state.attempt_floor);
-  meta.set_restored_from(restored_from_);
   batch.push_back(Put(Table::kMeta, kMetaKey, meta));
   for (const ExperimentId id : changes.experiments) {
     batch.push_back(Put(Table::kExperiments, ExperimentKey(id), ToStored(state.experiments.at(id))));
@@ -327,13 +332,18 @@ absl::StatusOr<std::vector<Store::EndedRun>> RecordStore::FindExpired(Part part,
         }
         return true;
       }));
-  std::set<RunId> removed;
-  NORMLAB_RETURN_IF_ERROR(ScanMessages<v1::StoredExpiry>(
-      *backend_, Table::kMeta, kExpiryPrefix, kExpiryEnd, [&](std::string_view key, const v1::StoredExpiry& expiry) {
-        if (HasExpired(expiry, part)) removed.insert(removed.end(), RunOfKey(key.substr(kExpiryPrefix.size())));
-        return true;
-      }));
-  std::erase_if(ended, [&](const EndedRun& run) { return removed.contains(run.run); });
+  std::map<RunId, absl::Time> removed;
+  NORMLAB_RETURN_IF_ERROR(ScanMessages<v1::StoredExpiry>(*backend_, Table::kMeta, kExpiryPrefix, kExpiryEnd,
+                                                         [&](std::string_view key, const v1::StoredExpiry& expiry) {
+                                                           if (const auto at = ExpiredAt(expiry, part))
+                                                             removed[RunOfKey(key.substr(kExpiryPrefix.size()))] = *at;
+                                                           return true;
+                                                         }));
+  // A run that was requeued since, and has ended again, has new things to lose.
+  std::erase_if(ended, [&](const EndedRun& run) {
+    const auto at = removed.find(run.run);
+    return at != removed.end() && run.ended_at <= at->second;
+  });
   std::sort(ended.begin(), ended.end());
   auto end = std::partition_point(ended.begin(), ended.end(), [&](const EndedRun& run) {
     return limits.ended_before && run.ended_at < *limits.ended_before;

@@ -297,6 +297,10 @@ TEST_P(StoreConformanceTest, RemovesWhatIsPastItsAgeOfEndedRunsOnly) {
   EXPECT_THAT(*store_->FindExpired(kLogs, {.ended_before = absl::InfiniteFuture()}), IsEmpty()) << "once is enough";
   EXPECT_THAT(store_->Logs(kOtherRun, 0, 10)->entries, IsEmpty());
   EXPECT_THAT(store_->Logs(kSampleRun, 0, 10)->entries, SizeIs(1));
+  state_.runs.at(kOtherRun).ended_at = kSampleTime + absl::Hours(2);
+  CommitSample();
+  EXPECT_THAT(*store_->FindExpired(kLogs, {.ended_before = absl::InfiniteFuture()}), SizeIs(1))
+      << "requeued, and ended again";
   Commit({});
   Reopen();
   const auto summary = store_->Summarize(kOtherRun);

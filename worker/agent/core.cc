@@ -43,11 +43,11 @@ AgentCore::AgentCore(CoreOptions options, StreamOpener open_stream, const Clock*
 std::optional<absl::Status> AgentCore::Step(Request request) {
   has_news_ = false;
   session_.Step();
+  StepDrain(request);  // Before the start that has come with it.
   StartWanted();
   if (session_.lease().IsOver(clock_->SteadyNow()) && current_) {
     current_->trainer->Stop(stop_grace_, "the lease is over: the coordinator has not answered");
   }
-  StepDrain(request);
   StepTrainer();
   return Result(request);
 }

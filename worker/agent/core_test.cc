@@ -129,6 +129,14 @@ TEST_F(CoreTest, StartsWhatWaitedUntilTheLeaseWasRenewed) {
   EXPECT_EQ(num_started_, 1);
 }
 
+TEST_F(CoreTest, StartsNothingInTheStepThatDrains) {
+  Start(1);
+  core_.Step(AgentCore::Request::kDrain);
+  EXPECT_EQ(num_started_, 0);
+  core_.Step(AgentCore::Request::kDrain);
+  EXPECT_THAT(LastExit(), HasSubstr("this worker is ending"));
+}
+
 TEST_F(CoreTest, DoesNotStartWhatIsStoppedRightBehind) {
   Start(1);
   Stop(1);

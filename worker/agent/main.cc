@@ -151,8 +151,8 @@ absl::StatusOr<ServedMetrics> ServeMetrics(const Flags& flags,
   if (!server.ok()) {
     return absl::UnavailableError(
         fmt::format("--metrics {}: cannot listen there: the port is in use, or the host is no numeric address of this "
-                    "machine; port 0 takes a free one",
-                    listen));
+                    "machine; port 0 takes a free one ({})",
+                    listen, std::string(server.status().message())));
   }
   const bool is_any = host == "0.0.0.0" || host == "[::]";
   const int port = (*server)->port();

@@ -19,6 +19,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import unittest
 import urllib.request
@@ -381,6 +382,37 @@ class Cluster:
     def scrape(self, address, path="/metrics"):
         with urllib.request.urlopen(f"http://{address}{path}", timeout=10) as answer:
             return answer.read().decode()
+
+
+class Submits:
+    """Submits runs that nothing can serve, one after the other, each with its request id until it is acknowledged."""
+
+    def __init__(self, a_cluster):
+        self.cluster = a_cluster
+        self.acknowledged = {}
+        self.is_over = threading.Event()
+        self.thread = threading.Thread(target=self.submit_on)
+        self.thread.start()
+
+    def submit_on(self):
+        number = 0
+        while not self.is_over.is_set():
+            number += 1
+            name = f"under fire {number}"
+            spec = experiment_spec(name, resources={"worker_labels": {"kind": "none"}})
+            while not self.is_over.is_set():
+                try:
+                    answer = self.cluster.rpc("ExperimentService/CreateExperiment",
+                                              {"spec": spec, "request_id": f"fire-{number}", "owner": "x"})
+                    self.acknowledged[name] = answer["run_ids"][0]
+                    break
+                except RpcError:  # The coordinator is down: try the same request again.
+                    pass
+
+    def stop(self):
+        self.is_over.set()
+        self.thread.join()
+        return self.acknowledged
 
 
 def free_address():

@@ -7,7 +7,6 @@ import unittest
 
 import cluster
 from cluster import experiment_spec
-from test_crash import Submits
 
 STEPS = 600
 
@@ -49,7 +48,8 @@ class BackupTest(cluster.ClusterTest):
     def test_a_restored_coordinator_goes_on_and_fences_what_it_does_not_know(self):
         [before] = self.cluster.submit(long_spec("before"))
         self.cluster.wait_step(before, 60)
-        submits = Submits(self.cluster)
+        submits = cluster.Submits(self.cluster)
+        self.addCleanup(submits.stop)
         cluster.wait_for(lambda: len(submits.acknowledged) > 3, "some are acknowledged")
         acknowledged = dict(submits.acknowledged)
         backup = self.cluster.cli_json("admin", "backup", "create")
@@ -87,9 +87,7 @@ class BackupTest(cluster.ClusterTest):
         backup = self.cluster.cli_json("admin", "backup", "create")
         manifest = json.loads((self.cluster.root / "backups" / backup["name"] / "backup.json").read_text())
         victim = self.cluster.root / "backups" / backup["name"] / manifest["files"][0]["path"]
-        content = bytearray(victim.read_bytes())
-        content[len(content) // 2] ^= 1
-        victim.write_bytes(content)
+        cluster.flip_byte(victim, victim.stat().st_size // 2)
         refused = self.restore(backup["path"], self.cluster.root / "never", "--check")
         self.assertEqual(refused.returncode, 1)
         self.assertIn(str(victim), refused.stderr)

@@ -40,6 +40,13 @@ class Client(threading.Thread):
         self.submitted = {}  # Experiment name -> run.
         self.expected = {}   # Run -> state that the last acknowledged change has left it in.
         self.is_over = threading.Event()
+        self.error = None  # What ended it before it was told to.
+
+    def run(self):
+        try:
+            self.work()
+        except Exception as error:  # A thread that ends so says it nowhere else.
+            self.error = error
 
     def call(self, method, request):
         """The answer; None if it is over before there is one."""
@@ -53,7 +60,7 @@ class Client(threading.Thread):
                 self.is_over.wait(0.05)
         return None
 
-    def run(self):
+    def work(self):
         number = 0
         while not self.is_over.is_set():
             number += 1
@@ -235,6 +242,7 @@ class ChaosTest(cluster.ClusterTest):
         runs = self.cluster.runs()
         self.assertGreater(sum(len(client.submitted) for client in clients), 3)
         for client in clients:
+            self.assertIsNone(client.error, client.name)
             for name, run_id in client.submitted.items():
                 self.assertEqual(names.count(name), 1, f"{name} was acknowledged once")
             for run_id, state in client.expected.items():

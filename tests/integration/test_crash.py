@@ -3,11 +3,10 @@
 import os
 import random
 import signal
-import threading
 import unittest
 
 import cluster
-from cluster import RpcError, experiment_spec
+from cluster import experiment_spec
 
 STEPS = 600
 
@@ -62,7 +61,8 @@ class CrashTest(cluster.ClusterTest):
 
     def test_of_everything_in_turn_under_submits(self):
         [run_id] = self.cluster.submit(long_spec("everything"))
-        submits = Submits(self.cluster)
+        submits = cluster.Submits(self.cluster)
+        self.addCleanup(submits.stop)
         chance = random.Random(11)
         for index, victim in enumerate(("trainer", "coordinator", "agent", "coordinator")):
             self.cluster.wait_step(run_id, 100 * (index + 1) + chance.randint(0, 60))
@@ -87,37 +87,6 @@ class CrashTest(cluster.ClusterTest):
         for name, experiment_run in acknowledged.items():
             self.assertEqual(names.count(name), 1, f"{name} was acknowledged")
             self.assertEqual(runs[experiment_run]["state"], "QUEUED")
-
-
-class Submits:
-    """Submits runs that nothing can serve, one after the other, each with its request id until it is acknowledged."""
-
-    def __init__(self, a_cluster):
-        self.cluster = a_cluster
-        self.acknowledged = {}
-        self.is_over = threading.Event()
-        self.thread = threading.Thread(target=self.submit_on)
-        self.thread.start()
-
-    def submit_on(self):
-        number = 0
-        while not self.is_over.is_set():
-            number += 1
-            name = f"under fire {number}"
-            spec = experiment_spec(name, resources={"worker_labels": {"kind": "none"}})
-            while not self.is_over.is_set():
-                try:
-                    answer = self.cluster.rpc("ExperimentService/CreateExperiment",
-                                              {"spec": spec, "request_id": f"fire-{number}", "owner": "x"})
-                    self.acknowledged[name] = answer["run_ids"][0]
-                    break
-                except RpcError:  # The coordinator is down: try the same request again.
-                    pass
-
-    def stop(self):
-        self.is_over.set()
-        self.thread.join()
-        return self.acknowledged
 
 
 class LeaseTest(cluster.ClusterTest):

@@ -8,7 +8,6 @@ import unittest
 
 import cluster
 from cluster import experiment_spec
-from test_crash import Submits
 
 STEPS = 600
 
@@ -27,7 +26,8 @@ class DiskTest(cluster.ClusterTest):
     def test_a_failed_sync_ends_the_coordinator_and_loses_nothing_acknowledged(self):
         [run_id] = self.cluster.submit(experiment_spec("trained", STEPS, slow=True))
         self.cluster.wait_step(run_id, 50)
-        submits = Submits(self.cluster)
+        submits = cluster.Submits(self.cluster)
+        self.addCleanup(submits.stop)
         cluster.wait_for(lambda: len(submits.acknowledged) > 3, "some are acknowledged")
         self.trigger.touch()
         self.assertEqual(self.cluster.coordinator.process.wait(30), 1)

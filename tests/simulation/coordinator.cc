@@ -19,7 +19,9 @@ Coordinator::Coordinator(Timeline& timeline, Dice dice, Observer& observer, Rule
   if (observer.plant == Plant::kLostWrite) disk_.BreakPromise();
 }
 
-Coordinator::~Coordinator() = default;
+Coordinator::~Coordinator() {
+  for (const SessionRef& session : open_) session->link->up->Deafen();  // Its receiver holds the session.
+}
 
 void Coordinator::Start() {
   ++incarnation_;
@@ -95,6 +97,7 @@ void Coordinator::Tick() {
   const absl::Status status = loop_->RunOnce();
   is_in_tick_ = false;
   if (!status.ok()) {
+    ++observer_.coverage.failed_commits;
     observer_.Trace("the commit fails: {}", status.ToString());
     Flush();  // Everybody is told that nothing is sure.
     // After a failed fsync nobody knows.
@@ -103,6 +106,8 @@ void Coordinator::Tick() {
     rules_.ForgetUnsure();
     return Die(dice_.Between(absl::Milliseconds(100), absl::Seconds(5)));
   }
+  if (std::exchange(last_tick_, timeline_.now()) != timeline_.now()) num_ticks_at_once_ = 0;
+  if (++num_ticks_at_once_ > kTicksAtOnceMax) return observer_.Break("the loop ticks without end at one moment");
   if (disk_.num_writes() == writes_before) {
     Flush();
     return PlanTick(loop_->IdleTime());

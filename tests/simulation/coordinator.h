@@ -36,8 +36,6 @@ class Coordinator final : public service::TickListener {
   void Crash(absl::Duration down);
   bool is_up() const { return loop_ != nullptr; }
   bool is_committing() const { return is_committing_; }
-  /// Counts its processes.
-  int incarnation() const { return incarnation_; }
 
   void SlowDownUntil(absl::Time until, absl::Duration commit) { slow_until_ = until, slow_commit_ = commit; }
   void FailNextCommit() { disk_.FailNextWrite(); }
@@ -62,8 +60,6 @@ class Coordinator final : public service::TickListener {
   void OnDeath(std::function<void()> action) { at_death_.push_back(std::move(action)); }
 
   void OnTick(const service::View& view, const engine::Changes& changes) override;
-
-  const engine::Options& options() const { return options_; }
 
  private:
   /// The coordinator's end of one worker's stream; does what service/sessions.cc does.
@@ -109,7 +105,11 @@ class Coordinator final : public service::TickListener {
   std::vector<std::function<void()>> at_death_;
   bool is_in_tick_ = false;
   bool is_committing_ = false;
+  static constexpr int kTicksAtOnceMax = 1000;
+
   std::optional<absl::Time> next_tick_;
+  absl::Time last_tick_ = absl::InfinitePast();
+  int num_ticks_at_once_ = 0;  // At last_tick_.
   uint64_t tick_token_ = 0;
   std::vector<std::pair<int64_t, std::function<void()>>> outbox_;  // With the number of writes before.
 

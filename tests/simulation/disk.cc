@@ -66,7 +66,6 @@ absl::Status Disk::Write(store::Backend& memory, const std::vector<Mutation>& mu
   }
   if (absl::Status written = memory.Write(mutations, durability); !written.ok()) return written;
   if (!fails_next_) return absl::OkStatus();
-  has_failed_ = true;
   return absl::DataLossError("fsync of the simulated disk: Input/output error");
 }
 

@@ -17,7 +17,6 @@ class Disk {
   /// What a store writes to and reads from.
   std::unique_ptr<store::Backend> MakeBackend();
 
-  bool has_unsynced() const { return !undo_.empty(); }
   void Sync() { undo_.clear(); }
   /// `part` of the changes, from the last one on: less than all only for a disk that breaks its promise.
   void Lose(double part = 1);
@@ -27,8 +26,7 @@ class Disk {
 
   /// The next write fails.
   void FailNextWrite() { fails_next_ = true; }
-  bool has_failed() const { return has_failed_; }
-  void Repair() { has_failed_ = fails_next_ = false; }
+  void Repair() { fails_next_ = false; }
   /// Batches that had to be synced, ever.
   int64_t num_writes() const { return num_writes_; }
 
@@ -47,7 +45,6 @@ class Disk {
   std::vector<Undo> undo_;  // Of what is under way, in order.
   bool keeps_undo_ = false;
   bool fails_next_ = false;
-  bool has_failed_ = false;
   int64_t num_writes_ = 0;
 };
 

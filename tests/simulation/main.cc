@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
@@ -49,7 +50,7 @@ std::optional<Flags> Parse(int argc, char** argv) {
       return std::nullopt;
     }
   }
-  if (argc % 2 == 0 || (!flags.seed && flags.seeds == 0)) return std::nullopt;
+  if (argc % 2 == 0 || (!flags.seed && flags.seeds <= 0)) return std::nullopt;
   return flags;
 }
 
@@ -101,17 +102,22 @@ Share RunShare(const Flags& flags, int job) {
 int RunAll(const Flags& flags) {
   const auto begin = std::chrono::steady_clock::now();
   std::vector<pid_t> children;
+  bool has_failed = false;
   for (int job = 1; job < flags.jobs; ++job) {
     const pid_t child = fork();
     if (child == 0) std::_Exit(RunShare(flags, job).num_failed > 0 ? 1 : 0);
+    if (child < 0) {
+      fmt::print(stderr, "cannot start a process: {}; take fewer --jobs\n", std::strerror(errno));
+      has_failed = true;
+      break;
+    }
     children.push_back(child);
   }
   const Share share = RunShare(flags, 0);
-  bool has_failed = share.num_failed > 0;
+  has_failed = has_failed || share.num_failed > 0;
   for (const pid_t child : children) {
     int status = 0;
-    waitpid(child, &status, 0);
-    has_failed = has_failed || status != 0;
+    has_failed = waitpid(child, &status, 0) != child || status != 0 || has_failed;
   }
   const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - begin;
   if (flags.jobs > 1) fmt::print("of the first of {} shares: ", flags.jobs);

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <absl/strings/string_view.h>
 #include <fmt/format.h>
 
 #include <array>
@@ -23,6 +22,8 @@ struct Coverage {
   std::array<int64_t, kNumFaults> faults{};
   int64_t lost_commits = 0;  // Batches that a crash took, with the replies that waited for them.
   int64_t kept_commits = 0;  // Batches that a crash left on the disk, without their replies.
+  int64_t failed_commits = 0;
+  int64_t killed_trainers = 0;
   int64_t restarts = 0;
   int64_t leases_lost = 0;
   int64_t attempts = 0;

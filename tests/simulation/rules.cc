@@ -40,6 +40,8 @@ std::string RunText(const Run& run) {
       run.progress.step, checkpoint ? checkpoint->name : "-", run.progress.diverged, run.revision, run.reason);
 }
 
+bool HasLeader(const Run& run) { return !run.ranks.empty() && run.ranks[0] != engine::RankState::kEnded; }
+
 }  // namespace
 
 void Rules::OnTick(const State& state, const engine::Changes& changes, absl::Time now) {
@@ -48,7 +50,7 @@ void Rules::OnTick(const State& state, const engine::Changes& changes, absl::Tim
   for (const RunId& id : changes.runs) {
     const Run& run = state.runs.at(id);
     const auto known = shadow_.find(id);
-    CheckMove(known == shadow_.end() ? nullptr : &known->second, run);
+    CheckMove(state, known == shadow_.end() ? nullptr : &known->second, run);
     CheckProgress(run);
     CheckGang(state, run);
     if (known == shadow_.end()) {
@@ -60,7 +62,7 @@ void Rules::OnTick(const State& state, const engine::Changes& changes, absl::Tim
   }
   CheckWorkers(state);
   CheckMessages(changes);
-  CheckHistory(state, changes);
+  CheckHistory(changes);
   if (++num_ticks_ % kIndexCheckInterval == 0) CheckIndexes(state);
   const std::optional<absl::Time> next = engine::NextDeadline(state);
   // What became due in this tick is for the next one.
@@ -112,17 +114,27 @@ void Rules::CheckLoaded(const State& loaded) {
     }
     for (const auto& [id, run] : loaded.runs) {
       const auto before = shadow_.find(id);
-      const bool was_terminal = before != shadow_.end() && engine::IsTerminal(before->second.state);
-      if (was_terminal && run.state != before->second.state) requeued_after_[id] = before->second.attempt;
+      if (before == shadow_.end()) continue;
+      // The client's call ended with the process: its name in the run is what is left of it.
+      if (run.requeue_request_id != before->second.requeue_request_id) requeued_after_[id] = before->second.attempt;
     }
     shadow_ = loaded.runs;
+    std::erase_if(lost_leaders_, [this](const auto& leader) {
+      const auto run = shadow_.find(leader.first);
+      return run == shadow_.end() || run->second.attempt != leader.second || HasLeader(run->second);
+    });
   }
   is_unsure_ = false;
   late_.reset();
   revision_ = loaded.revision;
 }
 
-void Rules::CheckMove(const Run* before, const Run& after) {
+/// Asking for a run that is not over changes nothing of it.
+bool Rules::IsRequeued(const Run& before, const Run& after) const {
+  return may_requeue_(after.id) && (after.state == RunState::kQueued || after.attempt != before.attempt);
+}
+
+void Rules::CheckMove(const State& state, const Run* before, const Run& after) {
   if (before == nullptr) return;
   const std::string id = after.id.ToString();
   if (after.revision <= before->revision) observer_.Break("{} changed without a new revision", id);
@@ -132,8 +144,12 @@ void Rules::CheckMove(const Run* before, const Run& after) {
     observer_.coverage.moves.emplace(before->state, after.state);
     observer_.Mix(static_cast<int64_t>(after.state));
   }
+  if (after.attempt == before->attempt && HasLeader(*before) && !HasLeader(after)) {
+    const auto worker = state.workers.find(before->gang[0]);
+    if (worker == state.workers.end() || !worker->second.has_lease) lost_leaders_.emplace(after.id, after.attempt);
+  }
   const bool was_asked = may_requeue_(after.id);
-  if (was_asked) requeued_after_[after.id] = before->attempt;
+  if (IsRequeued(*before, after)) requeued_after_[after.id] = before->attempt;
   if (engine::IsTerminal(before->state) && after.state != before->state && !was_asked) {
     observer_.Break("{} left {} and nobody had asked", id, Name(before->state));
   }
@@ -241,7 +257,7 @@ void Rules::CheckMessages(const engine::Changes& changes) {
 }
 
 /// History holds what the attempt in whose name it stands has done.
-void Rules::CheckHistory(const State& state, const engine::Changes& changes) {
+void Rules::CheckHistory(const engine::Changes& changes) {
   for (const engine::HistoryRecord& record : changes.history) {
     const auto attempt = fabric_.attempts.find({record.run, record.attempt});
     const bool was_done = attempt != fabric_.attempts.end() && attempt->second.steps.contains(record.step);
@@ -250,13 +266,12 @@ void Rules::CheckHistory(const State& state, const engine::Changes& changes) {
                       record.step, record.attempt);
     }
   }
-  (void)state;
 }
 
 void Rules::OnFinishAcknowledged(const RunId& id, int attempt) {
   const Run& run = shadow_.at(id);
   // What an attempt says after it was given up is refused, and acknowledged so that it does not come again.
-  if (run.attempt != attempt) return;
+  if (run.attempt != attempt || lost_leaders_.contains({id, attempt})) return;
   if (run.outcome == engine::Outcome::kFinished) {
     finished_.emplace(id, attempt);
   } else if (engine::IsLive(run.state)) {

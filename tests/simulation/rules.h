@@ -55,13 +55,14 @@ class Rules {
  private:
   using MaybeRun = std::optional<engine::Run>;
 
-  void CheckMove(const engine::Run* before, const engine::Run& after);
+  bool IsRequeued(const engine::Run& before, const engine::Run& after) const;
+  void CheckMove(const engine::State& state, const engine::Run* before, const engine::Run& after);
   void CheckProgress(const engine::Run& run);
   void CheckGang(const engine::State& state, const engine::Run& run);
   void CheckWorkers(const engine::State& state);
   void CheckIndexes(const engine::State& state);
   void CheckMessages(const engine::Changes& changes);
-  void CheckHistory(const engine::State& state, const engine::Changes& changes);
+  void CheckHistory(const engine::Changes& changes);
 
   Observer& observer_;
   const Fabric& fabric_;
@@ -78,6 +79,8 @@ class Rules {
   std::map<RunId, int> highest_attempt_;
   std::set<std::pair<RunId, int>> finished_;  // Acknowledged.
   std::map<RunId, int> requeued_after_;       // The attempt after which it was asked for again last.
+  // Attempts whose rank 0 was on a worker that lost its lease: its words are void, also while the gang still ends.
+  std::set<std::pair<RunId, int>> lost_leaders_;
 };
 
 }  // namespace normlab::simulation

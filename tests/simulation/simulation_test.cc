@@ -37,6 +37,14 @@ TEST_F(SimulationTest, ComesToEveryCorner) {
   EXPECT_GT(coverage.leases_lost, 0);
   EXPECT_GT(coverage.preemptions, 0);
   EXPECT_GT(coverage.unanswered, 0);
+  // A fault that is drawn may find nothing to hit, and a check that is not reached says nothing.
+  EXPECT_GT(coverage.failed_commits, 0);
+  EXPECT_GT(coverage.killed_trainers, 0);
+  EXPECT_GT(coverage.restarts, 0);
+  EXPECT_GT(coverage.attempts, 0);
+  EXPECT_GT(coverage.acknowledged, 0);
+  EXPECT_GT(coverage.reads, 0);
+  EXPECT_GT(coverage.resyncs, 0);
 }
 
 class PlantTest : public testing::TestWithParam<int> {

@@ -84,7 +84,10 @@ void Worker::Start() {
     auto stream = std::make_unique<AgentStream>(*this, link);
     // The connection comes through when its first message does.
     link->up->Receive(
-        [this, link](v1::WorkerMessage hello) {
+        // The agent's stream owns the link until then: holding it here would be a circle.
+        [this, weak = std::weak_ptr(link)](v1::WorkerMessage hello) {
+          const auto link = weak.lock();
+          if (link == nullptr) return;
           if (!coordinator_.is_up()) return link->down->SendEnd(absl::UnavailableError("connection refused"));
           coordinator_.Accept(link);
           link->up->Redeliver(std::move(hello));
@@ -163,6 +166,7 @@ void Worker::FreezeHost(absl::Duration time) {
 
 void Worker::KillTrainer() {
   if (process_ == nullptr || !process_->is_alive()) return;
+  ++observer_.coverage.killed_trainers;
   observer_.Trace("{} on {} is killed", process_->key().ToString(), name_);
   process_->Die(11);
 }

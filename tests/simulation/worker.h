@@ -43,7 +43,6 @@ class Worker final : private agent::TrainerHost, private Process::Host {
   Path& up() { return up_; }
   Path& down() { return down_; }
   const std::string& name() const { return name_; }
-  bool is_draining() const { return request_ != agent::AgentCore::Request::kNone; }
   bool is_frozen() const { return is_agent_frozen_ || is_host_frozen_; }
   bool has_trainer() const { return core_ != nullptr && core_->has_trainer(); }
   /// Reports that the coordinator has not acknowledged.

@@ -202,6 +202,8 @@ void Coverage::Add(const Coverage& other) {
   for (size_t i = 0; i < faults.size(); ++i) faults[i] += other.faults[i];
   lost_commits += other.lost_commits;
   kept_commits += other.kept_commits;
+  failed_commits += other.failed_commits;
+  killed_trainers += other.killed_trainers;
   restarts += other.restarts;
   leases_lost += other.leases_lost;
   attempts += other.attempts;

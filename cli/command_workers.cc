@@ -1,11 +1,16 @@
 // normlab workers, cordon, uncordon.
 #include <unistd.h>
 
+#include <map>
+#include <string>
+#include <vector>
+
 #include "absl/time/clock.h"
 #include "cli/commands.h"
 #include "cli/format.h"
 #include "common/status.h"
 #include "fmt/format.h"
+#include "fmt/ranges.h"
 
 namespace normlab::cli {
 namespace {
@@ -37,6 +42,23 @@ std::string AttemptText(const v1::Worker& worker) {
                      worker.attempt().rank());
 }
 
+/// Why workers have no GPU: a line for each reason, with the workers that give it.
+std::string WhyNoGpu(const v1::ListWorkersResponse& response) {
+  std::map<std::string, std::vector<std::string>> workers_by_reason;
+  for (const v1::Worker& worker : response.workers()) {
+    const std::string& lacks = worker.info().device_lacks();
+    if (!lacks.empty()) workers_by_reason[lacks].push_back(worker.id());
+  }
+  std::vector<std::string> lines;
+  for (const auto& [reason, workers] : workers_by_reason) {
+    lines.push_back(fmt::format("no GPU on {}: {}",
+                                workers.size() <= 3 ? fmt::format("{}", fmt::join(workers, ", "))
+                                                    : fmt::format("{} and {} others", workers[0], workers.size() - 1),
+                                reason));
+  }
+  return fmt::format("{}", fmt::join(lines, "\n"));
+}
+
 absl::StatusOr<ExitCode> RunWorkers(const Session& session) {
   NORMLAB_ASSIGN_OR_RETURN(const auto response, session.Connect()->ListWorkers());
   if (session.is_json()) {
@@ -66,6 +88,7 @@ absl::StatusOr<ExitCode> RunWorkers(const Session& session) {
     return ExitCode::kOk;
   }
   fmt::print("{}", table.Render(WantsColor(STDOUT_FILENO)));
+  if (const std::string why = WhyNoGpu(response); !why.empty()) session.Hint(why);
   return ExitCode::kOk;
 }
 

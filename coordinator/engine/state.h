@@ -153,6 +153,7 @@ struct WorkerInfo {
   std::map<std::string, std::string> labels;
   std::string metrics_address;
   std::string build;
+  std::string device_lacks;  // Why it can use no GPU.
 };
 
 /// One rank of one attempt.

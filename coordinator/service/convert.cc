@@ -387,7 +387,8 @@ absl::StatusOr<engine::WorkerHello> ToCommand(const v1::WorkerHello& hello) {
                                        .threads = info.threads(),
                                        .labels = ToMap(info.labels()),
                                        .metrics_address = info.metrics_address(),
-                                       .build = info.build()}};
+                                       .build = info.build(),
+                                       .device_lacks = Cut(info.device_lacks(), kLabelBytesMax)}};
   for (const v1::AttemptRef& running : hello.running()) {
     NORMLAB_ASSIGN_OR_RETURN(const engine::AttemptRef ref, ToRef("hello.running", running));
     command.running.push_back(ref);
@@ -471,6 +472,7 @@ v1::Worker ToMessage(const engine::Worker& worker) {
   info->mutable_labels()->insert(worker.info.labels.begin(), worker.info.labels.end());
   info->set_metrics_address(worker.info.metrics_address);
   info->set_build(worker.info.build);
+  info->set_device_lacks(worker.info.device_lacks);
   message.set_state(StateOf(worker));
   if (worker.has_lease) *message.mutable_lease_expires_at() = ToTimestamp(worker.lease_expires_at);
   if (worker.attempt) *message.mutable_attempt() = ToMessage(*worker.attempt);

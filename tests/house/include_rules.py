@@ -29,7 +29,7 @@ _COORDINATOR_TESTS = r"coordinator/.*(_test\.cc|/(testing|simulation)/.*)"
 
 # main.cc sets LibTorch's threads and reports its version.
 _TRAINER_WITH_TORCH = (
-    r"worker/trainer/(model|train|diagnostics|cuda|testing)/.*|worker/trainer/([^/]*_test|main)\.cc|bench/schemes/.*")
+    r"worker/trainer/(model|train|device|diagnostics|cuda|testing)/.*|worker/trainer/([^/]*_test|main)\.cc|bench/schemes/.*")
 
 # A library's headers -> the only files that may include them.
 LIBRARIES = (

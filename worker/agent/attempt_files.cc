@@ -171,6 +171,7 @@ absl::StatusOr<PreparedAttempt> PrepareAttempt(const AttemptKey& key, const v1::
   spec.set_bind_host(settings.bind_host);
   const int threads = start.spec().resources().threads();
   spec.set_threads(threads > 0 ? threads : settings.threads);
+  spec.set_device(start.spec().resources().device());
 
   const fs::path folder = folders.work / key.ToString();
   NORMLAB_RETURN_IF_ERROR(CreateFolder(folder, "work folder"));

@@ -30,6 +30,7 @@
 #include "prometheus/registry.h"
 #include "spdlog/spdlog.h"
 #include "worker/agent/agent.h"
+#include "worker/agent/device_probe.h"
 
 namespace normlab::agent {
 namespace {
@@ -159,10 +160,12 @@ absl::StatusOr<ServedMetrics> ServeMetrics(const Flags& flags,
   return ServedMetrics{.server = *std::move(server), .address = fmt::format("{}:{}", is_any ? HostName() : host, port)};
 }
 
-absl::StatusOr<v1::WorkerInfo> DescribeWorker(const Flags& flags, const std::string& metrics_address) {
+absl::StatusOr<v1::WorkerInfo> DescribeWorker(const Flags& flags, const WorkerDevice& device,
+                                              const std::string& metrics_address) {
   v1::WorkerInfo info;
   info.set_host(HostName());
-  info.set_device("cpu");
+  info.set_device(device.name);
+  info.set_device_lacks(device.lacks);
   struct sysinfo memory = {};
   if (sysinfo(&memory) == 0) info.set_memory_bytes(static_cast<int64_t>(memory.totalram) * memory.mem_unit);
   info.set_threads(flags.threads);
@@ -176,6 +179,8 @@ absl::StatusOr<v1::WorkerInfo> DescribeWorker(const Flags& flags, const std::str
       return absl::InvalidArgumentError(fmt::format("--label {} is given twice", label.substr(0, equals)));
     }
   }
+  // What was given with --label stays.
+  info.mutable_labels()->insert(device.labels.begin(), device.labels.end());
   info.set_metrics_address(metrics_address);
   info.set_build(std::string(BuildId()));
   return info;
@@ -239,13 +244,15 @@ absl::Status RunWorker(const Flags& flags) {
   NORMLAB_ASSIGN_OR_RETURN(const std::string trainer, FindTrainer(flags.trainer));
   NORMLAB_ASSIGN_OR_RETURN(const AgentFolders folders, OpenFolders(flags.folders));
   NORMLAB_ASSIGN_OR_RETURN(const FileDescriptor lock, LockWorkFolder(folders.work));
+  const WorkerDevice device = ProbeDevice({.trainer = trainer});
+  spdlog::info("device: {}{}", device.name, device.lacks.empty() ? "" : fmt::format(", no GPU: {}", device.lacks));
   NORMLAB_RETURN_IF_ERROR(BecomeSubreaper());
   const auto registry = std::make_shared<prometheus::Registry>();
   Metrics metrics(*registry);
   const auto disks = std::make_shared<DiskMetrics>(
       std::map<std::string, std::filesystem::path>{{"checkpoints", folders.checkpoint_root}, {"work", folders.work}});
   NORMLAB_ASSIGN_OR_RETURN(const ServedMetrics served, ServeMetrics(flags, {registry, disks}));
-  NORMLAB_ASSIGN_OR_RETURN(const v1::WorkerInfo info, DescribeWorker(flags, served.address));
+  NORMLAB_ASSIGN_OR_RETURN(const v1::WorkerInfo info, DescribeWorker(flags, device, served.address));
   spdlog::info("worker {} {}: coordinator {} ({}), metrics http://{}/metrics, work {}", flags.id, kVersion,
                flags.coordinator, flags.security.ca_file.empty() ? "plain text" : "TLS", served.address,
                folders.work.string());

@@ -19,6 +19,7 @@
 #include <system_error>
 
 #include "common/durable_file.h"
+#include "worker/trainer/device/run_device.h"
 #include "worker/trainer/events.h"
 #include "worker/trainer/spec.h"
 #include "worker/trainer/train/trainer.h"
@@ -146,14 +147,25 @@ int main(int argc, char** argv) {
   using namespace normlab::trainer;
   CLI::App app("normlab-train");
   std::string spec_path, events_path = "-";
+  bool is_probe = false;
   app.footer(kExample);
-  app.add_option("--spec", spec_path, "JSON file that says what to train")->required();
+  app.add_option("--spec", spec_path, "JSON file that says what to train");
+  app.add_flag("--probe-device", is_probe,
+               "Print one line of JSON about the GPU that it would use, or what that lacks");
   app.add_option("--events", events_path, "Where events go: a file (appended to), or - for standard output");
   app.set_version_flag("--version", fmt::format("normlab-train {} (LibTorch {})", NORMLAB_VERSION, TORCH_VERSION));
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
+  }
+  if (is_probe) {
+    fmt::print("{}", ProbeLine());
+    return 0;
+  }
+  if (spec_path.empty()) {
+    fmt::print(stderr, "normlab-train: --spec FILE is required; --help shows one\n");
+    return 2;
   }
   events_fd = OpenEvents(events_path);
   if (events_fd < 0) {

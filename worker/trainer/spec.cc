@@ -157,6 +157,7 @@ TrainerSpec ReadSpec(StrictObject object) {
       .rendezvous = TextOrEmpty(object, "rendezvous"),
       .bind_host = TextOrEmpty(object, "bind_host"),
       .threads = static_cast<int>(object.Int("threads", 1, 1024)),
+      .device = object.Has("device") ? object.OneOf("device", {"auto", "cpu", "cuda"}) : "auto",
   };
   object.RefuseOthers();
   if (spec.rank >= spec.world_size) {

@@ -93,6 +93,7 @@ struct TrainerSpec {
   std::string rendezvous;  // Empty on rank 0.
   std::string bind_host;
   int threads;
+  std::string device = "auto";  // auto, cpu or cuda.
   std::string run_json;  // `run` as it was given; checkpoints keep it. Empty if the spec was not read from JSON.
 };
 

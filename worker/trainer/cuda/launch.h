@@ -1,0 +1,37 @@
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include "worker/trainer/cuda/cross_entropy_kernel.h"
+#include "worker/trainer/cuda/norm_kernel.h"
+#include "worker/trainer/cuda/row_plan.h"
+#include "worker/trainer/cuda/swiglu_kernel.h"
+
+// Starts kernels on a stream and does not wait. T is float or Bfloat16. `plan` is PlanRows of the row's width and of
+// lanes that fit every address; `lanes` likewise. rows > 0. Gives cudaSuccess or why the start failed.
+namespace normlab::trainer::cuda {
+
+template <typename T>
+cudaError_t Launch(const NormForward<T>& a, const RowPlan& plan, cudaStream_t stream);
+
+/// Leaves SummingBlocks(rows, plan) parts.
+template <typename T>
+cudaError_t Launch(const NormBackward<T>& a, const RowPlan& plan, cudaStream_t stream);
+
+/// Leaves SummingBlocks(rows, plan) parts.
+template <typename T>
+cudaError_t Launch(const ColumnProducts<T>& a, const RowPlan& plan, cudaStream_t stream);
+
+template <typename T>
+cudaError_t Launch(const SumParts<T>& a, cudaStream_t stream);
+
+template <typename T>
+cudaError_t Launch(const SwiGluForward<T>& a, int lanes, cudaStream_t stream);
+
+template <typename T>
+cudaError_t Launch(const SwiGluBackward<T>& a, int lanes, cudaStream_t stream);
+
+template <typename T>
+cudaError_t Launch(const CrossEntropy<T>& a, int lanes, cudaStream_t stream);
+
+}  // namespace normlab::trainer::cuda

@@ -20,19 +20,23 @@ namespace {
 
 constexpr size_t kOutputBytesMax = 64 << 10;
 
-/// The child's first line, or what it wrote until its end or the deadline.
-std::string FirstLine(Child& child, absl::Time deadline) {
+struct Answer {
+  std::string line;  // The child's first one, or what it wrote until its end.
+  bool is_late = false;
+};
+
+Answer WaitForAnswer(Child& child, absl::Time deadline) {
   std::string text;
   std::array<char, 4096> buffer;
   while (text.find('\n') == std::string::npos && text.size() < kOutputBytesMax) {
     pollfd readable = {.fd = child.out().get(), .events = POLLIN};
     const int64_t left = absl::ToInt64Milliseconds(deadline - absl::Now());
-    if (left <= 0 || poll(&readable, 1, static_cast<int>(left)) == 0) break;
+    if (left <= 0 || poll(&readable, 1, static_cast<int>(left)) == 0) return {.line = text, .is_late = true};
     const ssize_t bytes = read(child.out().get(), buffer.data(), buffer.size());
     if (bytes > 0) text.append(buffer.data(), static_cast<size_t>(bytes));
     if (bytes == 0 || (bytes < 0 && errno != EAGAIN && errno != EINTR)) break;
   }
-  return text.substr(0, text.find('\n'));
+  return {.line = text.substr(0, text.find('\n'))};
 }
 
 std::string TextOf(const nlohmann::json& answer, const char* key) {
@@ -70,12 +74,12 @@ WorkerDevice ProbeDevice(const DeviceProbeOptions& options) {
   const absl::Time deadline = absl::Now() + options.timeout;
   auto child = Child::Spawn({.argv = {options.trainer, "--probe-device"}, .folder = "/"});
   if (!child.ok()) return {.lacks = std::string(child.status().message())};
-  const std::string line = FirstLine(**child, deadline);
-  if (line.empty() && absl::Now() >= deadline) {
+  const Answer answer = WaitForAnswer(**child, deadline);
+  if (answer.is_late) {
     return {.lacks = fmt::format("the trainer's --probe-device gave no answer within {}: is the NVIDIA driver stuck?",
                                  absl::FormatDuration(options.timeout))};
   }
-  return ParseProbe(line);
+  return ParseProbe(answer.line);
 }
 
 }  // namespace normlab::agent

@@ -43,6 +43,7 @@ MATRIX = {
     "load-balancer": {"coordinator": {"service": {"type": "LoadBalancer", "annotations": {"a/b": "c"}},
                                       "nodeSelector": {"disk": "ssd"}, "podAnnotations": {"note": "7"}, "podLabels": {"team": "nlp"},
                                       "extraArgs": ["--log-level=debug"]}, "commonLabels": {"cost-centre": "7"}},
+    "node-port": {"coordinator": {"service": {"type": "NodePort"}}, "metrics": {"monitors": True}},
     "backup": {"coordinator": {"backup": {"enabled": True, "kept": 3, "storageClass": "hdd"}}},
     "long-names": {"fullnameOverride": "a-rather-long-name-for-a-release"},
 }

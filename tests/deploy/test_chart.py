@@ -52,6 +52,12 @@ class Rendering(unittest.TestCase):
                 self.assertEqual("WARNING: there is no TLS" in notes, name == "plain-text")
                 self.assertEqual("--tls-ca" in notes, name == "defaults")
 
+    def test_notes_take_a_token_that_the_secret_has(self):
+        worker = {"key": "w", "name": "w", "role": "worker"}
+        mine = {"key": "my.admin", "name": "ada", "role": "operator"}
+        self.assertIn(r"jsonpath='{.data.my\.admin}'", self.notes({"tokens": {"import": [worker, mine]}}))
+        self.assertNotIn("get secret lab-normlab-tokens", self.notes({"tokens": {"import": [worker]}}))
+
     def test_typos_and_wrong_types_are_refused_by_the_schema(self):
         for where, values in {
             "replica": {"pools": {"cpu": {"replica": 2}}},
@@ -81,6 +87,9 @@ class Rendering(unittest.TestCase):
             "say tls.workerSecret": {"tls": {"source": "secret", "coordinatorSecret": "c"}},
             "no token of the role worker": {"tokens": {"import": [{"key": "a", "name": "a", "role": "operator"}]}},
             "say gpu.count=1": {"pools": {"gpu": {"device": "cuda"}}},
+            "toolbox.tokenKey: tokens.import has no key admin": {"toolbox": {"enabled": True, "tokenKey": "admin"}},
+            "coordinator.backup.tokenKey: the token submitter has the role submitter; this one needs operator":
+                {"coordinator": {"backup": {"enabled": True, "tokenKey": "submitter"}}},
             "more than 52 characters": {"fullnameOverride": "x" * 40, "pools": {"y" * 20: {}}},
         }.items():
             with self.subTest(why):
@@ -264,16 +273,30 @@ class Secrets(unittest.TestCase):
 
 @unittest.skipUnless(charts.HELM, NO_HELM)
 class Metrics(unittest.TestCase):
-    def test_monitors_ask_ports_that_exist_and_name_the_jobs_that_alerts_know(self):
+    def test_the_coordinator_is_scraped_once_whatever_the_type_of_its_service(self):
+        for kind in ("ClusterIP", "NodePort", "LoadBalancer"):
+            with self.subTest(kind):
+                objects = render({**MATRIX["all-metrics"], "coordinator": {"service": {"type": kind}}})
+                monitor = find(objects, "ServiceMonitor", "coordinator")["spec"]
+                wanted = monitor["selector"]["matchLabels"].items()
+                [service] = [thing for thing in objects if thing["kind"] == "Service" and wanted <= thing["metadata"]["labels"].items()]
+                [endpoint] = monitor["endpoints"]
+                self.assertIn(endpoint["port"], {port["name"] for port in service["spec"]["ports"]})
+                pod = find(objects, "StatefulSet", "coordinator")["spec"]["template"]["metadata"]
+                self.assertLessEqual(service["spec"]["selector"].items(), pod["labels"].items())
+
+    def test_autoscaling_asks_for_the_service_that_the_monitor_writes(self):
+        values = {**MATRIX["keda"], "metrics": {"monitors": True}}
+        [endpoint] = find(render(values), "ServiceMonitor", "coordinator")["spec"]["endpoints"]
+        labels = {rule["targetLabel"]: rule["replacement"] for rule in endpoint["relabelings"]}
+        [trigger] = find(render(values), "ScaledObject", "worker-cpu")["spec"]["triggers"]
+        self.assertIn(f'service="{labels["service"]}"', trigger["metadata"]["query"])
+        [metric] = find(render(MATRIX["hpa"]), "HorizontalPodAutoscaler", "worker-cpu")["spec"]["metrics"]
+        self.assertEqual(metric["external"]["metric"]["selector"]["matchLabels"], {"service": labels["service"]})
+
+    def test_monitors_name_the_jobs_that_alerts_know(self):
         objects = render(MATRIX["all-metrics"])
-        service = find(objects, "Service", "coordinator")
         monitor = find(objects, "ServiceMonitor", "coordinator")
-        self.assertLessEqual(monitor["spec"]["selector"]["matchLabels"].items(), service["metadata"]["labels"].items())
-        others = [thing for thing in objects if thing["kind"] == "Service" and thing is not service]
-        for other in others:
-            self.assertFalse(monitor["spec"]["selector"]["matchLabels"].items() <= other["metadata"]["labels"].items(),
-                             "the coordinator would be scraped twice")
-        self.assertIn(monitor["spec"]["endpoints"][0]["port"], {port["name"] for port in service["spec"]["ports"]})
         pods = find(objects, "PodMonitor", "workers")
         worker = find(objects, "StatefulSet", "worker-cpu")["spec"]["template"]
         self.assertLessEqual(pods["spec"]["selector"]["matchLabels"].items(), worker["metadata"]["labels"].items())

@@ -124,6 +124,12 @@ securityContext: {{ include "normlab.podSecurity" . | nindent 2 }}
 {{- $roles := dict }}
 {{- range .Values.tokens.import }}{{ $_ := set $roles .role .key }}{{ end }}
 {{- if not (hasKey $roles "worker") }}{{ fail "tokens.import has no token of the role worker: the workers could not come in" }}{{ end }}
+{{- if .Values.toolbox.enabled }}
+{{- include "normlab.checkTokenKey" (list . "toolbox.tokenKey" .Values.toolbox.tokenKey (list "operator" "submitter" "viewer")) }}
+{{- end }}
+{{- if .Values.coordinator.backup.enabled }}
+{{- include "normlab.checkTokenKey" (list . "coordinator.backup.tokenKey" .Values.coordinator.backup.tokenKey (list "operator")) }}
+{{- end }}
 {{- $root := . }}
 {{- range $name, $given := .Values.pools }}
 {{- $pool := include "normlab.pool" (list $root $given) | fromYaml }}
@@ -136,6 +142,21 @@ securityContext: {{ include "normlab.podSecurity" . | nindent 2 }}
 {{- end }}
 {{- end }}
 
-{{- define "normlab.workerTokenKey" -}}
-{{- range .Values.tokens.import }}{{ if eq .role "worker" }}{{ .key }}{{ break }}{{ end }}{{ end }}
+{{- /* Key of the first token of a role; empty if there is none: (list root role) */ -}}
+{{- define "normlab.tokenKeyOf" -}}
+{{- $role := index . 1 }}
+{{- range (index . 0).Values.tokens.import }}{{ if eq .role $role }}{{ .key }}{{ break }}{{ end }}{{ end }}
+{{- end }}
+
+{{- /* Fails unless the key of a client's token is one that the secret will have: (list root path key roles) */ -}}
+{{- define "normlab.checkTokenKey" -}}
+{{- $root := index . 0 }}{{ $path := index . 1 }}{{ $key := index . 2 }}{{ $roles := index . 3 }}
+{{- $keys := list }}{{ $role := "" }}
+{{- range $root.Values.tokens.import }}{{ $keys = append $keys .key }}{{ if eq .key $key }}{{ $role = .role }}{{ end }}{{ end }}
+{{- if and (not $role) (not $root.Values.tokens.existingSecret) }}
+{{- fail (printf "%s: tokens.import has no key %s, so the generated secret will have none; its keys: %s" $path $key (join ", " $keys)) }}
+{{- end }}
+{{- if and $role (not (has $role $roles)) }}
+{{- fail (printf "%s: the token %s has the role %s; this one needs %s" $path $key $role (join " or " $roles)) }}
+{{- end }}
 {{- end }}

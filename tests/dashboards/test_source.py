@@ -57,6 +57,14 @@ class DashboardsTest(unittest.TestCase):
             used = set(re.findall(r"\$\{?(\w+)", str(dashboard["panels"])))
             self.assertLessEqual(used, declared, name)
 
+    def test_the_fleet_shows_the_queue_and_the_store(self):
+        page = (sources.ROOT / "docs/metrics.md").read_text()
+        known = set(re.findall(r"^\| `(normlab_(?:store_|queue)\w+)`", page, re.MULTILINE))
+        asked = " ".join(expression for where, expression in sources.queries() if where.startswith("fleet"))
+        # A rate that is 0 unless writes are held up, which has a line of its own.
+        missing = {name for name in known if name not in asked} - {"normlab_store_delayed_write_bytes_per_second"}
+        self.assertEqual(missing, set())
+
     def test_every_metric_that_is_asked_for_exists(self):
         page = (sources.ROOT / "docs/metrics.md").read_text()
         known = set(re.findall(r"^\| `(normlab_\w+)`", page, re.MULTILINE))

@@ -109,6 +109,7 @@ void PutMoving(const engine::Run& run, v1::Run& message) {
   if (run.environment) *message.mutable_environment() = ToProto(*run.environment);
 }
 
+/// The part of a run that never changes, as schema versions below 4 have it.
 std::shared_ptr<const engine::RunInfo> ReadInfo(const v1::Run& message) {
   auto info = std::make_shared<engine::RunInfo>();
   const v1::RunSpec& spec = message.spec();
@@ -123,6 +124,26 @@ std::shared_ptr<const engine::RunInfo> ReadInfo(const v1::Run& message) {
   info->on_loss = ToRequeuePolicy(spec.resources().on_loss());
   info->retries_max = spec.retries_max();
   info->steps = spec.train().steps();
+  info->created_at = FromTimestamp(message.created_at());
+  return info;
+}
+
+absl::StatusOr<std::shared_ptr<const engine::RunInfo>> ReadInfo(const v1::StoredRunInfo& message) {
+  auto info = std::make_shared<engine::RunInfo>();
+  info->axes = ToMap(message.axes());
+  info->labels = ToMap(message.labels());
+  info->worker_labels = ToMap(message.worker_labels());
+  info->owner = message.owner();
+  info->spec = message.spec();
+  info->world_size = message.world_size();
+  info->smaller_worlds = {message.smaller_worlds().begin(), message.smaller_worlds().end()};
+  using engine::RequeuePolicy;
+  NORMLAB_ASSIGN_OR_RETURN(info->on_preemption, ToEnum(message.on_preemption(), RequeuePolicy::kFront,
+                                                       RequeuePolicy::kNever, "policy on preemption"));
+  NORMLAB_ASSIGN_OR_RETURN(info->on_loss,
+                           ToEnum(message.on_loss(), RequeuePolicy::kFront, RequeuePolicy::kNever, "policy on loss"));
+  info->retries_max = message.retries_max();
+  info->steps = message.steps();
   info->created_at = FromTimestamp(message.created_at());
   return info;
 }
@@ -207,14 +228,11 @@ v1::Run ToProto(const engine::Run& run) {
   return message;
 }
 
-v1::Experiment ToProto(const engine::Experiment& experiment) {
-  v1::Experiment message;
+void FillWithoutSpec(const engine::Experiment& experiment, v1::Experiment& message) {
   message.set_id(experiment.id.ToString());
   message.set_owner(experiment.owner);
-  message.mutable_spec()->ParseFromString(experiment.spec);
   *message.mutable_created_at() = ToTimestamp(experiment.created_at);
   message.set_num_runs(experiment.num_runs);
-  return message;
 }
 
 v1::Event ToProto(const engine::EventRecord& event) {
@@ -267,7 +285,8 @@ v1::StepHistory ToProto(const engine::HistoryRecord& record) {
 
 v1::StoredExperiment ToStored(const engine::Experiment& experiment) {
   v1::StoredExperiment stored;
-  *stored.mutable_experiment() = ToProto(experiment);
+  FillWithoutSpec(experiment, *stored.mutable_experiment());
+  stored.set_spec(experiment.spec);
   stored.set_request_id(experiment.request_id);
   stored.set_spec_digest(experiment.spec_digest);
   return stored;
@@ -278,7 +297,7 @@ absl::StatusOr<engine::Experiment> FromStored(const v1::StoredExperiment& stored
   const auto id = ExperimentId::Parse(message.id());
   if (!id) return absl::InvalidArgumentError(fmt::format("has id '{}', which is no experiment id", message.id()));
   return engine::Experiment{.id = *id,
-                            .spec = message.spec().SerializeAsString(),
+                            .spec = message.has_spec() ? message.spec().SerializeAsString() : stored.spec(),
                             .spec_digest = stored.spec_digest(),
                             .request_id = stored.request_id(),
                             .owner = message.owner(),
@@ -288,7 +307,20 @@ absl::StatusOr<engine::Experiment> FromStored(const v1::StoredExperiment& stored
 
 v1::StoredRun FixedPart(const engine::Run& run) {
   v1::StoredRun stored;
-  PutFixed(run, *stored.mutable_run());
+  v1::StoredRunInfo& message = *stored.mutable_info();
+  const engine::RunInfo& info = *run.info;
+  message.mutable_axes()->insert(info.axes.begin(), info.axes.end());
+  message.mutable_labels()->insert(info.labels.begin(), info.labels.end());
+  message.mutable_worker_labels()->insert(info.worker_labels.begin(), info.worker_labels.end());
+  message.set_owner(info.owner);
+  message.set_spec(info.spec);
+  message.set_world_size(info.world_size);
+  message.mutable_smaller_worlds()->Add(info.smaller_worlds.begin(), info.smaller_worlds.end());
+  message.set_on_preemption(static_cast<int>(info.on_preemption));
+  message.set_on_loss(static_cast<int>(info.on_loss));
+  message.set_retries_max(info.retries_max);
+  message.set_steps(info.steps);
+  *message.mutable_created_at() = ToTimestamp(info.created_at);
   return stored;
 }
 
@@ -307,13 +339,15 @@ v1::StoredRun MovingPart(const engine::Run& run) {
   return stored;
 }
 
-absl::StatusOr<engine::Run> FromStored(const v1::StoredRun& stored) {
+absl::StatusOr<engine::Run> FromStored(RunId id, const v1::StoredRun& stored) {
   const v1::Run& message = stored.run();
-  const auto id = RunId::Parse(message.id());
-  if (!id) return absl::InvalidArgumentError(fmt::format("has id '{}', which is no run id", message.id()));
   engine::Run run;
-  run.id = *id;
-  run.info = ReadInfo(message);
+  run.id = id;
+  if (stored.has_info()) {
+    NORMLAB_ASSIGN_OR_RETURN(run.info, ReadInfo(stored.info()));
+  } else {
+    run.info = ReadInfo(message);
+  }
   run.priority = message.priority();
   NORMLAB_ASSIGN_OR_RETURN(run.state, ToEnum(message.state(), RunState::kQueued, RunState::kCancelled, "state"));
   run.attempt = message.attempt();

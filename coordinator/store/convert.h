@@ -33,8 +33,8 @@ std::map<std::string, std::string> ToMap(const google::protobuf::Map<std::string
 
 /// The run as a client sees it, layers included.
 v1::Run ToProto(const engine::Run& run);
-/// The experiment as a client sees it, without counts of its runs.
-v1::Experiment ToProto(const engine::Experiment& experiment);
+/// The experiment as a client sees it, without its spec and counts of its runs.
+void FillWithoutSpec(const engine::Experiment& experiment, v1::Experiment& message);
 v1::Event ToProto(const engine::EventRecord& event);
 v1::LogEntry ToProto(const engine::LogRecord& record);
 /// Only the report of the record's kind is set.
@@ -43,9 +43,10 @@ v1::StepHistory ToProto(const engine::HistoryRecord& record);
 v1::StoredExperiment ToStored(const engine::Experiment& experiment);
 absl::StatusOr<engine::Experiment> FromStored(const v1::StoredExperiment& stored);
 
-/// A stored run is the merge of both parts; only the moving one changes after creation.
+/// A stored run is the merge of both parts, which do not say whose they are: their keys do. Only the moving one changes
+/// after creation.
 v1::StoredRun FixedPart(const engine::Run& run);
 v1::StoredRun MovingPart(const engine::Run& run);
-absl::StatusOr<engine::Run> FromStored(const v1::StoredRun& stored);
+absl::StatusOr<engine::Run> FromStored(RunId id, const v1::StoredRun& stored);
 
 }  // namespace normlab::store

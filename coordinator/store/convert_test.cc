@@ -16,7 +16,7 @@ v1::StoredRun WholeRun(const engine::Run& run) {
 
 TEST(ConvertTest, GivesARunBackWithEveryField) {
   const engine::Run run = MakeSampleRun();
-  const auto back = FromStored(WholeRun(run));
+  const auto back = FromStored(kSampleRun, WholeRun(run));
   ASSERT_TRUE(back.ok()) << back.status();
   EXPECT_TRUE(google::protobuf::util::MessageDifferencer::Equals(WholeRun(*back), WholeRun(run)))
       << WholeRun(*back).DebugString();
@@ -35,13 +35,28 @@ TEST(ConvertTest, GivesARunBackWithEveryField) {
   EXPECT_EQ(back->progress.last_layers, run.progress.last_layers);
 }
 
+TEST(ConvertTest, ReadsWhatSchemaVersion3HasWritten) {
+  const engine::Run run = MakeSampleRun();
+  v1::StoredRun stored = MovingPart(run);
+  *stored.mutable_run() = ToProto(run);
+  const auto back = FromStored(kSampleRun, stored);
+  ASSERT_TRUE(back.ok()) << back.status();
+  EXPECT_TRUE(google::protobuf::util::MessageDifferencer::Equals(FixedPart(*back), FixedPart(run)))
+      << FixedPart(*back).DebugString();
+
+  v1::StoredExperiment experiment;
+  FillWithoutSpec(MakeSampleState().experiments.at(kSampleExperiment), *experiment.mutable_experiment());
+  experiment.mutable_experiment()->mutable_spec()->set_name("depth");
+  EXPECT_EQ(FromStored(experiment)->spec, MakeSampleState().experiments.at(kSampleExperiment).spec);
+}
+
 TEST(ConvertTest, RefusesWhatCannotBe) {
   v1::StoredRun stored = WholeRun(MakeSampleRun());
   stored.set_outcome(99);
-  EXPECT_EQ(FromStored(stored).status().message(), "has outcome 99, which this version does not know");
+  EXPECT_EQ(FromStored(kSampleRun, stored).status().message(), "has outcome 99, which this version does not know");
   stored = WholeRun(MakeSampleRun());
   stored.mutable_ranks()->RemoveLast();
-  EXPECT_EQ(FromStored(stored).status().message(), "has 2 workers but states of 1 ranks");
+  EXPECT_EQ(FromStored(kSampleRun, stored).status().message(), "has 2 workers but states of 1 ranks");
 }
 
 TEST(ConvertTest, KeepsTimesThatNoTimestampCanHoldInRange) {

@@ -24,8 +24,8 @@
 namespace normlab::store {
 
 /// 2: usage beside the meta record, which version 1 would read as another one. 3: the floor of attempts, without which
-/// version 2 would give out numbers again.
-inline constexpr int kSchemaVersion = 3;
+/// version 2 would give out numbers again. 4: specs as bytes, which version 3 would take for empty ones.
+inline constexpr int kSchemaVersion = 4;
 
 enum class Table { kMeta = 0, kExperiments, kRuns, kWorkers, kEvents, kHistory, kLogs };
 inline constexpr const char* kTableNames[] = {"meta", "experiments", "runs", "workers", "events", "history", "logs"};

@@ -172,6 +172,8 @@ class RocksDbBackend final : public Backend {
     const rocksdb::Slice end(to);
     rocksdb::ReadOptions options;
     if (!to.empty()) options.iterate_upper_bound = &end;
+    // A start reads the state's tables whole and nobody reads them again; events, history and logs are read in pages.
+    options.fill_cache = table >= Table::kEvents;
     const std::unique_ptr<rocksdb::Iterator> row(db_->NewIterator(options, tables_[static_cast<size_t>(table)]));
     for (row->Seek(from); row->Valid(); row->Next()) {
       if (!visit({row->key().data(), row->key().size()}, {row->value().data(), row->value().size()})) break;

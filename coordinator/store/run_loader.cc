@@ -1,6 +1,7 @@
 #include "coordinator/store/run_loader.h"
 
 #include <algorithm>
+#include <map>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -23,7 +24,7 @@ constexpr unsigned kPartsMax = 8;
 struct Part {
   std::string from;
   std::string to;  // Empty: the end of the table.
-  std::vector<engine::Run> runs;
+  std::map<RunId, engine::Run> runs;
   absl::Status status;
 };
 
@@ -58,12 +59,13 @@ absl::Status Read(Backend& backend, Part& part) {
       return false;
     }
     if (is_fixed) return true;
-    auto run = FromStored(stored);
+    const RunId id = RunOfKey(key);
+    auto run = FromStored(id, stored);
     if (!run.ok()) {
       status = Unreadable(backend, Table::kRuns, key, std::string(run.status().message()));
       return false;
     }
-    part.runs.push_back(*std::move(run));
+    part.runs.emplace_hint(part.runs.end(), id, *std::move(run));
     return true;
   };
   NORMLAB_RETURN_IF_ERROR(backend.Scan(Table::kRuns, part.from, part.to, visit));
@@ -83,10 +85,7 @@ absl::Status LoadRuns(Backend& backend, engine::State& state) {
   }
   for (Part& part : parts) {
     NORMLAB_RETURN_IF_ERROR(part.status);
-    for (engine::Run& run : part.runs) {
-      const RunId id = run.id;
-      state.runs.emplace_hint(state.runs.end(), id, std::move(run));
-    }
+    while (!part.runs.empty()) state.runs.insert(state.runs.end(), part.runs.extract(part.runs.begin()));
   }
   return absl::OkStatus();
 }

@@ -344,7 +344,7 @@ TEST_P(StoreConformanceTest, RefusesANewerSchema) {
   ASSERT_TRUE((*disk_.open())->Write({{.key = kMetaKey, .value = meta.SerializeAsString()}}).ok());
   const auto store = OpenRecordStore(*disk_.open());
   EXPECT_EQ(store.status().code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(std::string(store.status().message()), HasSubstr("schema version 4, this program reads up to 3"));
+  EXPECT_THAT(std::string(store.status().message()), HasSubstr("schema version 5, this program reads up to 4"));
 }
 
 TEST_P(StoreConformanceTest, NamesARecordThatCannotBeRead) {

@@ -17,7 +17,8 @@ using google::protobuf::FieldDescriptor;
 using google::protobuf::Message;
 using Json = nlohmann::ordered_json;
 
-constexpr int kDepthMax = 3;
+constexpr int kRequestDepthMax = 3;
+constexpr int kResponseDepthMax = 2;  // What it has of the request, the line has already.
 constexpr int kElementsMax = 5;
 constexpr int kFieldsMax = 24;
 constexpr size_t kTextBytesMax = 128;
@@ -27,10 +28,11 @@ std::string Cut(const std::string& text, size_t bytes_max) {
   return text.size() <= bytes_max ? text : text.substr(0, bytes_max) + "...";
 }
 
-Json ToJson(const Message& message, int depth);
+/// The fields of the first `depth_left` levels.
+Json ToJson(const Message& message, int depth_left);
 
 /// A field's value; element `index` of a repeated one.
-Json ValueOf(const Message& message, const FieldDescriptor& field, int index, int depth) {
+Json ValueOf(const Message& message, const FieldDescriptor& field, int index, int depth_left) {
   const auto& reflection = *message.GetReflection();
   const bool is_list = index >= 0;
   switch (field.cpp_type()) {
@@ -49,14 +51,14 @@ Json ValueOf(const Message& message, const FieldDescriptor& field, int index, in
     case FieldDescriptor::CPPTYPE_MESSAGE:
       return ToJson(
           is_list ? reflection.GetRepeatedMessage(message, &field, index) : reflection.GetMessage(message, &field),
-          depth + 1);
+          depth_left - 1);
     default:
       return "...";
   }
 }
 
-Json ToJson(const Message& message, int depth) {
-  if (depth >= kDepthMax) return "...";
+Json ToJson(const Message& message, int depth_left) {
+  if (depth_left == 0) return "...";
   const auto& reflection = *message.GetReflection();
   std::vector<const FieldDescriptor*> fields;
   reflection.ListFields(message, &fields);
@@ -65,13 +67,15 @@ Json ToJson(const Message& message, int depth) {
     if (json.size() >= kFieldsMax) break;
     if (field->name() == "token") continue;
     if (!field->is_repeated()) {
-      json[field->name()] = ValueOf(message, *field, -1, depth);
+      json.push_back({field->name(), ValueOf(message, *field, -1, depth_left)});
       continue;
     }
     const int count = reflection.FieldSize(message, field);
     Json first = Json::array();
-    for (int i = 0; i < std::min(count, kElementsMax); ++i) first.push_back(ValueOf(message, *field, i, depth));
-    json[field->name()] = count <= kElementsMax ? first : Json{{"count", count}, {"first", first}};
+    for (int i = 0; i < std::min(count, kElementsMax); ++i) first.push_back(ValueOf(message, *field, i, depth_left));
+    Json value = std::move(first);
+    if (count > kElementsMax) value = {{"count", count}, {"first", std::move(value)}};
+    json.push_back({field->name(), std::move(value)});
   }
   return json;
 }
@@ -104,8 +108,8 @@ void AuditLog::Write(const AuditEntry& entry) {
                {"method", entry.method},
                {"result", absl::StatusCodeToString(entry.result.code())}};
   if (!entry.result.ok()) line["message"] = Cut(std::string(entry.result.message()), kResultBytesMax);
-  if (entry.request != nullptr) line["request"] = ToJson(*entry.request, 0);
-  if (entry.response != nullptr && entry.result.ok()) line["response"] = ToJson(*entry.response, 0);
+  if (entry.request != nullptr) line["request"] = ToJson(*entry.request, kRequestDepthMax);
+  if (entry.response != nullptr && entry.result.ok()) line["response"] = ToJson(*entry.response, kResponseDepthMax);
   logger_->info("{}", line.dump(-1, ' ', false, Json::error_handler_t::replace));
 }
 

@@ -420,14 +420,20 @@ absl::StatusOr<engine::WorkerReport> ToCommand(const v1::AttemptReport& report, 
   return absl::InvalidArgumentError("report: has neither an event nor an exit");
 }
 
-v1::Experiment ToMessage(const engine::Experiment& experiment, const View& view) {
-  v1::Experiment message = store::ToProto(experiment);
+void FillFromState(const engine::Experiment& experiment, const View& view, v1::Experiment& message) {
+  store::FillWithoutSpec(experiment, message);
   const RunTally::Counts& counts = view.tally.OfExperiment(experiment.id);
   for (size_t state = 1; state < counts.size(); ++state) {
     if (counts[state] == 0) continue;
     const std::string name(engine::Name(static_cast<engine::RunState>(state)));
     (*message.mutable_runs_by_state())[name] = static_cast<int32_t>(counts[state]);
   }
+}
+
+v1::Experiment ToMessage(const engine::Experiment& experiment, const View& view) {
+  v1::Experiment message;
+  message.mutable_spec()->ParseFromString(experiment.spec);
+  FillFromState(experiment, view, message);
   return message;
 }
 

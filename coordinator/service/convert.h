@@ -43,7 +43,9 @@ absl::StatusOr<engine::WorkerHello> ToCommand(const v1::WorkerHello& hello);
 absl::StatusOr<engine::WorkerReport> ToCommand(const v1::AttemptReport& report, const WorkerId& worker,
                                                const std::string& incarnation);
 
-/// With runs_by_state.
+/// All but the spec, which takes longest and which no state is needed for; with runs_by_state.
+void FillFromState(const engine::Experiment& experiment, const View& view, v1::Experiment& message);
+/// All of it.
 v1::Experiment ToMessage(const engine::Experiment& experiment, const View& view);
 /// As lists and watches show it: without layers.
 v1::Run ToListedRun(const engine::Run& run);

@@ -36,11 +36,14 @@ absl::Status FillPage(const View& view, std::optional<ExperimentId> before, int 
 grpc::ServerUnaryReactor* ExperimentService::CreateExperiment(grpc::CallbackServerContext* context,
                                                               const v1::CreateExperimentRequest* request,
                                                               v1::CreateExperimentResponse* response) {
-  return FinishFromReply(context, engine_, ToCommand(*request),
+  absl::StatusOr<engine::CreateExperiment> command = ToCommand(*request);
+  // Here, not on the engine's thread. A request id that is known has the same spec, or is refused.
+  if (command.ok()) response->mutable_experiment()->mutable_spec()->ParseFromString(command->spec);
+  return FinishFromReply(context, engine_, std::move(command),
                          [response](const engine::Reply& reply, const View& view) {
                            const auto& created = std::get<engine::ExperimentCreated>(reply);
                            const engine::Experiment& experiment = view.state.experiments.at(created.id);
-                           *response->mutable_experiment() = ToMessage(experiment, view);
+                           FillFromState(experiment, view, *response->mutable_experiment());
                            for (int32_t index = 1; index <= experiment.num_runs; ++index) {
                              response->add_run_ids(RunId{created.id, index}.ToString());
                            }

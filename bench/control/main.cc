@@ -29,7 +29,7 @@ void RaiseOpenFilesLimit() {
 
 absl::Status MeasureAll(const Options& options, const std::string& folder) {
   std::vector<Figure> figures;
-  for (const auto measure : {MeasureSubmits, MeasureAssignments, MeasureScale}) {
+  for (const auto measure : {MeasurePasses, MeasureSubmits, MeasureAssignments, MeasureScale}) {
     NORMLAB_ASSIGN_OR_RETURN(const std::vector<Figure> measured, measure(options, folder));
     for (const Figure& figure : measured) fmt::print("{}\n", ToLine(figure));
     std::fflush(stdout);
@@ -43,7 +43,8 @@ int Main(int argc, char** argv) {
   const std::filesystem::path own_folder = std::filesystem::read_symlink("/proc/self/exe").parent_path();
   Options options{.coordinator = own_folder / "normlab-coordinator", .folder = own_folder.parent_path()};
   CLI::App app(
-      "Durable submits, placements, cancels, restarts and memory of a real coordinator, beside the rate at which the "
+      "Scheduling passes; durable submits, placements, cancels, restarts and memory of a real coordinator, beside the "
+      "rate at which the "
       "same disk syncs small records.");
   app.add_option("--coordinator", options.coordinator, "The normlab-coordinator to measure")->capture_default_str();
   app.add_option("--folder", options.folder, "Where the temporary data folder goes: its disk is measured")

@@ -24,7 +24,11 @@ struct Options {
   int ended = 1'000'000;
 };
 
-// Each starts a coordinator of its own below `folder`.
+/// One scheduling pass over 100,000 queued runs and 10,000 workers, in this process: one that fills all workers, one
+/// with gangs, one where nothing fits.
+absl::StatusOr<std::vector<Figure>> MeasurePasses(const Options& options, const std::string& folder);
+
+// The others start a coordinator of their own below `folder`.
 
 /// Durable submits of one client and of many: per second, per second of the daemon's processor time, and how long one
 /// takes. Syncs of the same disk take turns with them.

@@ -5,39 +5,22 @@
 
 #include "coordinator/engine/engine.h"
 #include "coordinator/scheduler/scheduler.h"
+#include "coordinator/scheduler/testing/large_state.h"
 
 // 10,000 workers and 100,000 queued runs. The limits are many times what a quiet machine needs: they catch a pass that
 // is not one pass any more, not a slow machine.
 namespace normlab::scheduler {
 namespace {
 
-using engine::Apply;
-
 constexpr int kNumWorkers = 10'000;
 constexpr int kNumRuns = 100'000;
 
 class ScaleTest : public testing::Test {
  protected:
-  void Do(const engine::Command& command) {
-    engine::Changes changes;
-    const auto reply = Apply({}, state_, command, now_, changes);
-    ASSERT_TRUE(reply.ok()) << reply.status();
-  }
-
-  /// 8 workers a host; every worker has labels of its own beside the GPU's.
-  void AddWorkers() {
-    for (int i = 0; i < kNumWorkers; ++i) {
-      engine::WorkerHello hello = {.worker = {fmt::format("worker-{:05}", i)}, .incarnation = "a"};
-      hello.info.host = fmt::format("host-{:04}", i / 8);
-      hello.info.labels = {{"gpu", i % 2 == 0 ? "h100" : "a100"}, {"name", hello.worker.name}, {"zone", "b"}};
-      Do(hello);
-    }
-  }
+  void AddWorkers() { ASSERT_TRUE(scheduler::AddWorkers(state_, kNumWorkers).ok()); }
 
   void AddRuns(int world_size, const std::map<std::string, std::string>& worker_labels) {
-    engine::CreateExperiment create = {.request_id = fmt::format("r{}", state_.experiments.size())};
-    create.runs.assign(kNumRuns, {.worker_labels = worker_labels, .world_size = world_size});
-    Do(create);
+    ASSERT_TRUE(scheduler::AddRuns(state_, kNumRuns, world_size, worker_labels).ok());
   }
 
   /// Milliseconds of the best of three passes; `placements` are those of the last.
@@ -96,8 +79,8 @@ TEST_F(ScaleTest, HeartbeatsAndTicksOfManyWorkersAreShort) {
   AddWorkers();
   const auto begin = std::chrono::steady_clock::now();
   for (int i = 0; i < kNumWorkers; ++i) {
-    Do(engine::WorkerHeartbeat{{fmt::format("worker-{:05}", i)}, "a"});
-    Do(engine::Tick());
+    ASSERT_TRUE(ApplyAtEpoch(state_, engine::WorkerHeartbeat{{fmt::format("worker-{:05}", i)}, "a"}).ok());
+    ASSERT_TRUE(ApplyAtEpoch(state_, engine::Tick()).ok());
     ASSERT_TRUE(NextDeadline(state_));
   }
   const std::chrono::duration<double, std::milli> elapsed = std::chrono::steady_clock::now() - begin;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cfloat>
+#include <cmath>
 
 #include "worker/trainer/cuda/team.h"
 
@@ -12,11 +13,10 @@ template <typename T>
 struct CrossEntropy {
   int64_t rows;
   int64_t vocab;
-  T* logits;  // [rows, vocab]. With wants_grad: becomes grad_scale * d(loss of the row) / d(logits).
-  const int64_t* targets;
-  bool wants_grad;
-  float grad_scale;
-  float* losses;  // [rows], in nats.
+  T* logits;                // [rows, vocab]. With grad_scale: becomes it times d(loss of the row) / d(logits).
+  const int64_t* targets;   // A negative one does not count: its loss and gradient are 0.
+  const float* grad_scale;  // [1], or null: no gradient is wanted.
+  float* losses;            // [rows], in nats; NaN where the target is beyond the vocabulary.
 };
 
 inline constexpr int kCrossEntropyThreads = kWarpsMax * kWarpSize;
@@ -33,8 +33,14 @@ NORMLAB_DEVICE void RunCrossEntropy(const CrossEntropy<T>& a, Thread& thread) {
   for (int64_t row = thread.block(); row < a.rows; row += thread.num_blocks()) {
     T* logits = a.logits + row * a.vocab;
     const int64_t target = a.targets[row];
+    if (target < 0) {
+      if (thread.index() == 0) a.losses[row] = 0;
+      for (int64_t i = first; a.grad_scale != nullptr && i < a.vocab; i += stride)
+        StorePack<kLanes>(logits + i, Pack<T, kLanes>{});
+      continue;
+    }
     // Before the barriers below: behind them others overwrite it.
-    const float target_logit = ToFloat(logits[target]);
+    const float target_logit = target < a.vocab ? ToFloat(logits[target]) : NAN;
     float largest = -FLT_MAX, sum = 0;
     for (int64_t i = first; i < a.vocab; i += stride) {
       const Pack<T, kLanes> pack = LoadPack<kLanes>(logits + i);
@@ -50,14 +56,15 @@ NORMLAB_DEVICE void RunCrossEntropy(const CrossEntropy<T>& a, Thread& thread) {
     team.template Reduce<0, 1>(row_largest);
     const float row_sum = team.Sum(sum * ::expf(largest - row_largest[0]));
     if (thread.index() == 0) a.losses[row] = ::logf(row_sum) - (target_logit - row_largest[0]);
-    if (!a.wants_grad) continue;
-    const float factor = a.grad_scale / row_sum;
+    if (a.grad_scale == nullptr) continue;
+    const float grad_scale = *a.grad_scale;
+    const float factor = grad_scale / row_sum;
     for (int64_t i = first; i < a.vocab; i += stride) {
       Pack<T, kLanes> pack = LoadPack<kLanes>(logits + i);
       NORMLAB_UNROLL
       for (int lane = 0; lane < kLanes; ++lane) {
         const float probability = ::expf(ToFloat(pack.values[lane]) - row_largest[0]) * factor;
-        pack.values[lane] = FromFloat<T>(i + lane == target ? probability - a.grad_scale : probability);
+        pack.values[lane] = FromFloat<T>(i + lane == target ? probability - grad_scale : probability);
       }
       StorePack<kLanes>(logits + i, pack);
     }

@@ -2,6 +2,9 @@
 
 #include "worker/trainer/cuda/team.h"
 
+/// How many registers a kernel over rows has.
+#define NORMLAB_ROW_BOUNDS(lanes, packs) __maxnreg__(RegistersMax((lanes), (packs)))
+
 namespace normlab::trainer::cuda {
 
 /// One thread of a one-dimensional grid, as the kernels' bodies see it.

@@ -11,16 +11,18 @@
 // lanes that fit every address; `lanes` likewise. rows > 0. Gives cudaSuccess or why the start failed.
 namespace normlab::trainer::cuda {
 
-template <typename T>
-cudaError_t Launch(const NormForward<T>& a, const RowPlan& plan, cudaStream_t stream);
+/// TBranch, TStream, TOutput: all float, all Bfloat16, or TBranch Bfloat16 and TStream float.
+template <typename TBranch, typename TStream, typename TOutput>
+cudaError_t Launch(const NormForward<TBranch, TStream, TOutput>& a, const RowPlan& plan, int blocks,
+                   cudaStream_t stream);
 
-/// Leaves SummingBlocks(rows, plan) parts.
-template <typename T>
-cudaError_t Launch(const NormBackward<T>& a, const RowPlan& plan, cudaStream_t stream);
+/// TWeight, TGrad, TX: all float, or TWeight Bfloat16.
+template <typename TWeight, typename TGrad, typename TX>
+cudaError_t Launch(const NormBackward<TWeight, TGrad, TX>& a, const RowPlan& plan, int blocks, cudaStream_t stream);
 
-/// Leaves SummingBlocks(rows, plan) parts.
-template <typename T>
-cudaError_t Launch(const ColumnProducts<T>& a, const RowPlan& plan, cudaStream_t stream);
+/// TA, TB: the same, or TA float.
+template <typename TA, typename TB>
+cudaError_t Launch(const ColumnProducts<TA, TB>& a, const RowPlan& plan, int blocks, cudaStream_t stream);
 
 template <typename T>
 cudaError_t Launch(const SumParts<T>& a, cudaStream_t stream);

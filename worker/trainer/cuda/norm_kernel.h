@@ -9,59 +9,61 @@ namespace normlab::trainer::cuda {
 
 inline constexpr int kRowStats = 3;  // Variance, mean square, largest magnitude.
 
-/// NormRows on the device: T is float or Bfloat16, arithmetic is in float. Null is as there.
-template <typename T>
+/// NormRows on the device, null as there; elements are float or Bfloat16, arithmetic is in float. The stream may be
+/// wider than what branches and norms hold (TBranch).
+template <typename TBranch, typename TStream, typename TOutput>
 struct NormForward {
   int64_t rows;
   int width;
-  const T* residual;
+  const TStream* residual;
   float residual_scale;
-  const T* branch;
+  const TStream* input;   // Where there is no residual.
+  const TBranch* branch;  // Where there is one.
   float branch_scale;
-  const T* branch_gain;
+  const TBranch* branch_gain;
   float sum_scale;
   bool rounds_sum;
-  T* sum;  // Rounded to T before the norm reads it, as the backward pass will.
+  TStream* sum;  // Rounded to its type before the norm reads it, as the backward pass will.
   bool has_norm;
   NormFormula formula;
-  const T* gain;
-  const T* bias;
-  const T* alpha;  // [1]
+  const TBranch* gain;
+  const TBranch* bias;
+  const TBranch* alpha;  // [1]
   float output_scale;
   float eps;
-  T* output;
+  TOutput* output;
   float* inv_rms;       // [rows]
   float* branch_stats;  // [rows, kRowStats]
   float* stream_stats;  // [rows, kRowStats]
 };
 
 /// NormGradRows on the device. Sums over rows come as one part per block, which SumParts adds.
-template <typename T>
+template <typename TWeight, typename TGrad, typename TX>
 struct NormBackward {
   int64_t rows;
   int width;
   NormFormula formula;
-  const T* gain;
-  const T* alpha;  // [1]
+  const TWeight* gain;
+  const TWeight* alpha;  // [1]
   float output_scale;
-  const T* grad_output;
-  const T* x;
+  const TGrad* grad_output;
+  const TX* x;
   const float* inv_rms;
-  const T* add;
+  const TX* add;
   float add_scale;
-  T* grad_x;           // May be grad_output.
+  TX* grad_x;          // Not grad_output.
   float* gain_parts;   // [blocks, width]
   float* bias_parts;   // [blocks, width]; null without a bias.
   float* alpha_parts;  // [blocks]; null but for kDyt.
 };
 
 /// a * b summed over rows.
-template <typename T>
+template <typename TA, typename TB>
 struct ColumnProducts {
   int64_t rows;
   int width;
-  const T* a;
-  const T* b;
+  const TA* a;
+  const TB* b;
   float* parts;  // [blocks, width]
 };
 
@@ -95,16 +97,17 @@ NORMLAB_DEVICE void WriteRowStats(Team<Thread>& team, const Columns<kLanes, kPac
   stats[2] = Magnitude(scale) * sum_and_max[1];
 }
 
-/// From the branch in x to the sum in x and in memory.
-template <typename T, int kLanes, int kPacks, typename Thread>
-NORMLAB_DEVICE void AddRow(const NormForward<T>& a, Team<Thread>& team, const Columns<kLanes, kPacks>& columns,
-                           int64_t row, float (&x)[kLanes * kPacks]) {
+/// The sum, in x and in memory.
+template <int kLanes, int kPacks, typename TBranch, typename TStream, typename TOutput, typename Thread>
+NORMLAB_DEVICE void AddRow(const NormForward<TBranch, TStream, TOutput>& a, Team<Thread>& team,
+                           const Columns<kLanes, kPacks>& columns, int64_t row, float (&x)[kLanes * kPacks]) {
   const int64_t offset = row * a.width;
+  columns.Load(a.branch + offset, x);
   // Asked for before the reductions of the statistics, which then hide the wait.
-  Pack<T, kLanes> residual[kPacks];
+  Pack<TStream, kLanes> residual[kPacks];
   columns.LoadPacks(a.residual + offset, residual);
   if (a.branch_gain != nullptr) {
-    Pack<T, kLanes> gain[kPacks];
+    Pack<TBranch, kLanes> gain[kPacks];
     columns.LoadPacks(a.branch_gain, gain);
     columns.ForEach([&](int i, int p, int lane) { x[i] *= a.branch_scale * ToFloat(gain[p].values[lane]); });
   } else {
@@ -121,9 +124,10 @@ NORMLAB_DEVICE void AddRow(const NormForward<T>& a, Team<Thread>& team, const Co
 }
 
 /// From x in x to its norm in x, not yet in memory.
-template <typename T, int kLanes, int kPacks, typename Thread>
-NORMLAB_DEVICE void NormalizeRow(const NormForward<T>& a, Team<Thread>& team, const Columns<kLanes, kPacks>& columns,
-                                 const Pack<T, kLanes> (&gain)[kPacks], int64_t row, float (&x)[kLanes * kPacks]) {
+template <int kLanes, int kPacks, typename TBranch, typename TStream, typename TOutput, typename Thread>
+NORMLAB_DEVICE void NormalizeRow(const NormForward<TBranch, TStream, TOutput>& a, Team<Thread>& team,
+                                 const Columns<kLanes, kPacks>& columns, const Pack<TBranch, kLanes> (&gain)[kPacks],
+                                 int64_t row, float (&x)[kLanes * kPacks]) {
   const float dim = static_cast<float>(a.width);
   if (a.formula == NormFormula::kDyt) {
     const float alpha = ToFloat(*a.alpha);
@@ -145,20 +149,24 @@ NORMLAB_DEVICE void NormalizeRow(const NormForward<T>& a, Team<Thread>& team, co
   columns.ForEach([&](int i, int p, int lane) { x[i] *= factor * ToFloat(gain[p].values[lane]); });
 }
 
-template <typename T, int kLanes, int kPacks, typename Thread>
-NORMLAB_DEVICE void RunNormForward(const NormForward<T>& a, Thread& thread, int threads_per_row) {
+template <int kLanes, int kPacks, typename TBranch, typename TStream, typename TOutput, typename Thread>
+NORMLAB_DEVICE void RunNormForward(const NormForward<TBranch, TStream, TOutput>& a, Thread& thread,
+                                   int threads_per_row) {
   Team<Thread> team(thread, threads_per_row);
   const Columns<kLanes, kPacks> columns(team, a.width);
-  Pack<T, kLanes> gain[kPacks];
+  Pack<TBranch, kLanes> gain[kPacks];
   if (a.has_norm) columns.LoadPacks(a.gain, gain);
   for (int64_t row = team.first_row(); row < a.rows; row += team.row_stride()) {
     float x[kLanes * kPacks];
-    columns.Load(a.branch + row * a.width, x);
-    if (a.residual != nullptr) AddRow(a, team, columns, row, x);
+    if (a.residual != nullptr) {
+      AddRow(a, team, columns, row, x);
+    } else {
+      columns.Load(a.input + row * a.width, x);
+    }
     if (a.has_norm) {
       NormalizeRow(a, team, columns, gain, row, x);
       if (a.bias != nullptr) {
-        Pack<T, kLanes> bias[kPacks];
+        Pack<TBranch, kLanes> bias[kPacks];
         columns.LoadPacks(a.bias, bias);
         columns.ForEach([&](int i, int p, int lane) { x[i] += a.output_scale * ToFloat(bias[p].values[lane]); });
       }
@@ -193,15 +201,16 @@ NORMLAB_DEVICE void WritePart(const Team<Thread>& team, const Columns<kLanes, kP
   }
 }
 
-/// `grad`, the gradient by the norm of x, becomes that by x. Adds the row's part of the sums over rows.
+/// x becomes the gradient by x. Adds the row's part of the sums over rows.
 ///
 /// x and both gradients stay as they lie in memory and are converted at each use: that is cheaper than the registers
 /// that their floats would take.
-template <typename T, int kLanes, int kPacks, typename Thread>
-NORMLAB_DEVICE void RowBackward(const NormBackward<T>& a, Team<Thread>& team, const Columns<kLanes, kPacks>& columns,
-                                const Pack<T, kLanes> (&gain)[kPacks], int64_t row, const Pack<T, kLanes> (&x)[kPacks],
-                                const Pack<T, kLanes> (&add)[kPacks], Pack<T, kLanes> (&grad)[kPacks],
-                                float (&gain_sums)[kLanes * kPacks], float* alpha_sum) {
+template <int kLanes, int kPacks, typename TWeight, typename TGrad, typename TX, typename Thread>
+NORMLAB_DEVICE void RowBackward(const NormBackward<TWeight, TGrad, TX>& a, Team<Thread>& team,
+                                const Columns<kLanes, kPacks>& columns, const Pack<TWeight, kLanes> (&gain)[kPacks],
+                                int64_t row, Pack<TX, kLanes> (&x)[kPacks], const Pack<TX, kLanes> (&add)[kPacks],
+                                const Pack<TGrad, kLanes> (&grad)[kPacks], float (&gain_sums)[kLanes * kPacks],
+                                float* alpha_sum) {
   const float dim = static_cast<float>(a.width);
   const auto added = [&](int p, int lane) {
     return a.add != nullptr ? a.add_scale * ToFloat(add[p].values[lane]) : 0.0f;
@@ -215,7 +224,7 @@ NORMLAB_DEVICE void RowBackward(const NormBackward<T>& a, Team<Thread>& team, co
       const float inner = scaled * ToFloat(gain[p].values[lane]) * (1 - t * t);
       gain_sums[i] += scaled * t;
       *alpha_sum += inner * value;
-      grad[p].values[lane] = FromFloat<T>(inner * alpha + added(p, lane));
+      x[p].values[lane] = FromFloat<TX>(inner * alpha + added(p, lane));
     });
     return;
   }
@@ -241,24 +250,25 @@ NORMLAB_DEVICE void RowBackward(const NormBackward<T>& a, Team<Thread>& team, co
     const float centered = ToFloat(x[p].values[lane]) - mean;
     const float scaled = factor * ToFloat(grad[p].values[lane]);
     gain_sums[i] += scaled * centered;
-    grad[p].values[lane] =
-        FromFloat<T>(scaled * ToFloat(gain[p].values[lane]) - factor * grad_mean - pull * centered + added(p, lane));
+    x[p].values[lane] =
+        FromFloat<TX>(scaled * ToFloat(gain[p].values[lane]) - factor * grad_mean - pull * centered + added(p, lane));
   });
 }
 
-template <typename T, int kLanes, int kPacks, bool kHasBias, typename Thread>
-NORMLAB_DEVICE void RunNormBackward(const NormBackward<T>& a, Thread& thread, int threads_per_row) {
+template <int kLanes, int kPacks, bool kHasBias, typename TWeight, typename TGrad, typename TX, typename Thread>
+NORMLAB_DEVICE void RunNormBackward(const NormBackward<TWeight, TGrad, TX>& a, Thread& thread, int threads_per_row) {
   Team<Thread> team(thread, threads_per_row);
   const Columns<kLanes, kPacks> columns(team, a.width);
   constexpr int kValues = kLanes * kPacks;
-  Pack<T, kLanes> gain[kPacks];
+  Pack<TWeight, kLanes> gain[kPacks];
   columns.LoadPacks(a.gain, gain);
   float gain_sums[kValues] = {};
   float bias_sums[kHasBias ? kValues : 1] = {};
   float alpha_sum = 0;
   for (int64_t row = team.first_row(); row < a.rows; row += team.row_stride()) {
     const int64_t offset = row * a.width;
-    Pack<T, kLanes> grad[kPacks], x[kPacks], add[kPacks];
+    Pack<TGrad, kLanes> grad[kPacks];
+    Pack<TX, kLanes> x[kPacks], add[kPacks];
     columns.LoadPacks(a.grad_output + offset, grad);
     columns.LoadPacks(a.x + offset, x);
     if (a.add != nullptr) columns.LoadPacks(a.add + offset, add);
@@ -266,7 +276,7 @@ NORMLAB_DEVICE void RunNormBackward(const NormBackward<T>& a, Thread& thread, in
       columns.ForEach([&](int i, int p, int lane) { bias_sums[i] += a.output_scale * ToFloat(grad[p].values[lane]); });
     }
     RowBackward(a, team, columns, gain, row, x, add, grad, gain_sums, &alpha_sum);
-    columns.StorePacks(a.grad_x + offset, grad);
+    columns.StorePacks(a.grad_x + offset, x);
   }
   WritePart(team, columns, a.width, gain_sums, a.gain_parts);
   if constexpr (kHasBias) WritePart(team, columns, a.width, bias_sums, a.bias_parts);
@@ -278,8 +288,8 @@ NORMLAB_DEVICE void RunNormBackward(const NormBackward<T>& a, Thread& thread, in
   if (thread.index() == 0) a.alpha_parts[thread.block()] = alpha;
 }
 
-template <typename T, int kLanes, int kPacks, typename Thread>
-NORMLAB_DEVICE void RunColumnProducts(const ColumnProducts<T>& a, Thread& thread, int threads_per_row) {
+template <int kLanes, int kPacks, typename TA, typename TB, typename Thread>
+NORMLAB_DEVICE void RunColumnProducts(const ColumnProducts<TA, TB>& a, Thread& thread, int threads_per_row) {
   Team<Thread> team(thread, threads_per_row);
   const Columns<kLanes, kPacks> columns(team, a.width);
   float sums[kLanes * kPacks] = {};

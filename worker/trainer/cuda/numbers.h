@@ -52,9 +52,12 @@ NORMLAB_DEVICE Bfloat16 FromFloat<Bfloat16>(float x) {
   return ToBfloat16(x);
 }
 
-/// What one load or store moves: 16 bytes where width and addresses allow it, else one element.
+/// The most that one instruction loads or stores.
+inline constexpr int kPackBytes = 16;
+
+/// Neighbours in a row that a thread holds: loads of 16 bytes where width and addresses allow it, else one element.
 template <typename T, int kLanes>
-struct alignas(sizeof(T) * kLanes) Pack {
+struct alignas(sizeof(T) * kLanes < kPackBytes ? sizeof(T) * kLanes : kPackBytes) Pack {
   T values[kLanes];
 };
 

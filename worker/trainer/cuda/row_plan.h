@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <initializer_list>
 
+#include "worker/trainer/cuda/numbers.h"
+
 // Which threads hold which columns of which rows. Plain arithmetic of shapes: nothing here depends on the card, so that
 // the order of every sum, and with it every bit, is the same on each.
 namespace normlab::trainer::cuda {
@@ -12,7 +14,6 @@ namespace normlab::trainer::cuda {
 inline constexpr int kWidthMax = 8192;
 inline constexpr int kWarpSize = 32;
 inline constexpr int kWarpsMax = 16;  // Of one block.
-inline constexpr int kPackBytes = 16;
 
 /// Rows are held in registers: thread t of a row's team holds packs t, t + threads, ... of `lanes` elements each.
 struct RowPlan {
@@ -24,7 +25,8 @@ struct RowPlan {
   int BlockThreads() const { return threads * rows; }
 };
 
-/// Elements per load for rows of `width` elements of `element_bytes` at these addresses (null ones do not count).
+/// Elements per pack for rows of `width` elements at these addresses (null ones do not count), the smallest of which
+/// have `element_bytes`.
 inline int LanesOf(int64_t width, int element_bytes, std::initializer_list<const void*> addresses) {
   const int lanes = kPackBytes / element_bytes;
   if (width % lanes != 0) return 1;
@@ -56,21 +58,22 @@ constexpr int BlockThreadsMax(int lanes, int packs) {
   return std::max(4 * kWarpSize, kWidthMax / (lanes * packs));
 }
 
-/// Blocks that a multiprocessor must have room for if its threads take so many of its 65536 registers: 128 leave it 16
-/// warps, whose loads in flight cover the memory's latency.
-constexpr int ResidentBlocksMin(int block_threads, int registers) {
+/// What the compiler may give a thread: enough for a row's share without spilling, few enough for 12 warps on a
+/// multiprocessor, whose loads in flight cover the memory's latency.
+constexpr int RegistersMax(int lanes, int packs) {
+  return packs == kShortRowPacks ? 112 : std::min(168, 65536 / BlockThreadsMax(lanes, packs));
+}
+
+/// Blocks of a multiprocessor, which has 65536 registers.
+constexpr int ResidentBlocks(int block_threads, int registers) {
   return std::max(1, 65536 / (registers * block_threads));
 }
 
-/// Blocks of a kernel that keeps nothing from row to row: enough for 16 on each multiprocessor of the largest card.
-inline int ForwardBlocks(int64_t rows, const RowPlan& plan) {
-  return static_cast<int>(std::min<int64_t>((rows + plan.rows - 1) / plan.rows, 132 * 16));
-}
-
-/// Blocks of a kernel that sums over rows: each sums its own rows and leaves one part, and the parts are added in
-/// order. More blocks hide more latency; more parts cost more memory traffic.
-inline int SummingBlocks(int64_t rows, const RowPlan& plan) {
-  return static_cast<int>(std::min<int64_t>((rows + plan.rows - 1) / plan.rows, 132 * 4));
+/// As many blocks as run at once: each goes on from row to row, and one more than fit would run alone at the end. A sum
+/// over rows is one part per block, added in order: the same bits every time on cards of one kind.
+inline int NumBlocks(int64_t rows, const RowPlan& plan, int multiprocessors) {
+  const int resident = ResidentBlocks(plan.BlockThreads(), RegistersMax(plan.lanes, plan.packs));
+  return static_cast<int>(std::min<int64_t>((rows + plan.rows - 1) / plan.rows, multiprocessors * resident));
 }
 
 /// Calls function.template operator()<lanes, packs>() for the plan's numbers, whose lanes are 1 or kFullLanes.

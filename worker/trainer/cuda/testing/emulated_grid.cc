@@ -18,8 +18,15 @@ namespace normlab::trainer::cuda {
 
 class EmulatedBlock {
  public:
-  EmulatedBlock(const GridShape& shape, int block, const std::function<void(EmulatedThread&)>& body)
-      : shape_(shape), block_(block), body_(body), shared_(kSharedFloats, std::numeric_limits<float>::quiet_NaN()) {
+  static constexpr size_t kStackBytes = 64 << 10;
+
+  /// `stacks`: kStackBytes for each thread.
+  EmulatedBlock(const GridShape& shape, int block, const std::function<void(EmulatedThread&)>& body, char* stacks)
+      : shape_(shape),
+        block_(block),
+        body_(body),
+        stacks_(stacks),
+        shared_(kSharedFloats, std::numeric_limits<float>::quiet_NaN()) {
     fibers_.resize(shape.block_threads);
     for (int i = 0; i < shape.block_threads; ++i) Prepare(i);
   }
@@ -63,14 +70,11 @@ class EmulatedBlock {
   }
 
  private:
-  static constexpr size_t kStackBytes = 64 << 10;
-
   struct Fiber {
     ucontext_t
         context;  // Enters the fiber; from then on it goes through `place`, as swapcontext costs two system calls.
     jmp_buf place;
     bool has_begun = false;
-    std::unique_ptr<char[]> stack;
     bool has_ended = false;
     int64_t barriers = 0;
     int64_t shuffles = 0;
@@ -79,9 +83,8 @@ class EmulatedBlock {
 
   void Prepare(int index) {
     Fiber& fiber = fibers_[index];
-    fiber.stack.reset(new char[kStackBytes]);
     getcontext(&fiber.context);
-    fiber.context.uc_stack = {.ss_sp = fiber.stack.get(), .ss_flags = 0, .ss_size = kStackBytes};
+    fiber.context.uc_stack = {.ss_sp = stacks_ + index * kStackBytes, .ss_flags = 0, .ss_size = kStackBytes};
     fiber.context.uc_link = nullptr;
     const auto address = reinterpret_cast<uintptr_t>(this);
     makecontext(&fiber.context, reinterpret_cast<void (*)()>(&Enter), 2, static_cast<uint32_t>(address >> 32),
@@ -123,6 +126,7 @@ class EmulatedBlock {
   GridShape shape_;
   int block_;
   const std::function<void(EmulatedThread&)>& body_;
+  char* stacks_;
   std::vector<float> shared_;
   std::vector<Fiber> fibers_;
   jmp_buf scheduler_;
@@ -139,7 +143,8 @@ float EmulatedThread::ShuffleXor(float value, int mask) { return owner_->Shuffle
 
 void RunGrid(const GridShape& shape, uint32_t seed, const std::function<void(EmulatedThread&)>& body) {
   std::mt19937 order(seed);
-  for (int block = 0; block < shape.blocks; ++block) EmulatedBlock(shape, block, body).Run(&order);
+  const std::unique_ptr<char[]> stacks(new char[shape.block_threads * EmulatedBlock::kStackBytes]);
+  for (int block = 0; block < shape.blocks; ++block) EmulatedBlock(shape, block, body, stacks.get()).Run(&order);
 }
 
 }  // namespace normlab::trainer::cuda

@@ -107,6 +107,9 @@ struct LogRecord {
   int attempt = 0;
   int rank = 0;
   std::string payload;  // Serialized LogLine.
+  // Its report's: the worker repeats what it was not told to be durable, after a restart too.
+  std::string incarnation;
+  int64_t sequence = 0;
 };
 
 /// All that one tick did. `runs`, `experiments` and `workers` name what changed in the state; the store reads the

@@ -122,7 +122,13 @@ void Take(const Said& said, const CheckpointReported& report) {
 }
 
 void Take(const Said& said, const LogReported& report) {
-  said.tx.changes.logs.push_back({said.run.id, said.command.time, said.run.attempt, said.rank(), report.payload});
+  said.tx.changes.logs.push_back({.run = said.run.id,
+                                  .time = said.command.time,
+                                  .attempt = said.run.attempt,
+                                  .rank = said.rank(),
+                                  .payload = report.payload,
+                                  .incarnation = said.command.incarnation,
+                                  .sequence = said.command.sequence});
 }
 
 void Take(const Said& said, const TrainerFinished& report) {

@@ -12,6 +12,7 @@
 //   meta         "meta"                           StoredMeta
 //   meta         "usage/" user                    StoredUsage
 //   meta         "expired/" run                   StoredExpiry
+//   meta         "logtail/" run                   StoredLogTail; only runs that have an attempt and have not ended
 //   experiments  experiment:u64                   StoredExperiment
 //   runs         run 0:u8                         StoredRun, the part that never changes
 //   runs         run 1:u8                         StoredRun, the rest; merged into the part before it
@@ -37,6 +38,8 @@ inline const std::string kUsageEnd = "usage0";  // Behind every key that begins 
 
 inline const std::string kExpiryPrefix = "expired/";
 inline const std::string kExpiryEnd = "expired0";
+
+inline const std::string kLogTailPrefix = "logtail/";
 
 /// Appends `value`, big-endian, in `bytes` bytes.
 inline void AppendNumber(std::string& key, uint64_t value, int bytes) {
@@ -79,6 +82,8 @@ inline std::string FixedRunKey(RunId id) { return RunPrefix(id) + '\0'; }
 inline std::string MovingRunKey(RunId id) { return RunPrefix(id) + '\1'; }
 
 inline std::string ExpiryKey(RunId id) { return kExpiryPrefix + RunPrefix(id); }
+
+inline std::string LogTailKey(RunId id) { return kLogTailPrefix + RunPrefix(id); }
 
 inline std::string EventKey(RunId id, int64_t revision, uint32_t place) {
   std::string key = RunPrefix(id);

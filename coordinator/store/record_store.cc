@@ -64,23 +64,29 @@ class RecordStore final : public Store {
   absl::Status WriteCheckpoint(const std::string& folder) override { return backend_->WriteCheckpoint(folder); }
 
  private:
-  // The lines that a run has: [first, next). Only the writer's thread uses it.
+  // The lines that a run has: [first, next).
   struct LogSpan {
     uint64_t first = 1;
     uint64_t next = 1;
+  };
+  // What the writer's thread knows of a run's log.
+  struct OpenLog {
+    LogSpan span;
+    v1::StoredLogTail tail;
   };
 
   void PutStates(const engine::State& state, const engine::Changes& changes, std::vector<Mutation>& batch) const;
   void PutHistory(const engine::State& state, const engine::Changes& changes, std::vector<Mutation>& batch) const;
   absl::Status PutLogs(const engine::Changes& changes, std::vector<Mutation>& batch);
   absl::StatusOr<LogSpan> FindLogSpan(RunId run);
+  absl::StatusOr<OpenLog*> FindOpenLog(RunId run);
   /// The value under `key`; an empty message if there is none.
   template <typename Message>
   absl::StatusOr<Message> Get(Table table, const std::string& key);
   absl::Status SummarizeSteps(RunId run, v1::HistorySummary& summary);
 
   std::unique_ptr<Backend> backend_;
-  std::map<RunId, LogSpan> log_spans_;  // Of live runs that logged since the start.
+  std::map<RunId, OpenLog> open_logs_;  // Of live runs that logged since the start.
 };
 
 absl::Status RecordStore::CheckSchema() {
@@ -206,14 +212,25 @@ absl::StatusOr<RecordStore::LogSpan> RecordStore::FindLogSpan(RunId run) {
   return span;
 }
 
+absl::StatusOr<RecordStore::OpenLog*> RecordStore::FindOpenLog(RunId run) {
+  const auto known = open_logs_.find(run);
+  if (known != open_logs_.end()) return &known->second;
+  OpenLog log;
+  NORMLAB_ASSIGN_OR_RETURN(log.span, FindLogSpan(run));
+  NORMLAB_ASSIGN_OR_RETURN(log.tail, Get<v1::StoredLogTail>(Table::kMeta, LogTailKey(run)));
+  return &open_logs_.emplace(run, std::move(log)).first->second;
+}
+
 absl::Status RecordStore::PutLogs(const engine::Changes& changes, std::vector<Mutation>& batch) {
+  std::map<RunId, const OpenLog*> grown;
   for (const engine::LogRecord& record : changes.logs) {
-    auto span = log_spans_.find(record.run);
-    if (span == log_spans_.end()) {
-      NORMLAB_ASSIGN_OR_RETURN(const LogSpan found, FindLogSpan(record.run));
-      span = log_spans_.emplace(record.run, found).first;
-    }
-    auto& [first, next] = span->second;
+    NORMLAB_ASSIGN_OR_RETURN(OpenLog * log, FindOpenLog(record.run));
+    v1::StoredLogTail::Rank& last = (*log->tail.mutable_ranks())[record.rank];
+    if (last.incarnation() == record.incarnation && record.sequence <= last.sequence()) continue;
+    last.set_incarnation(record.incarnation);
+    last.set_sequence(record.sequence);
+    grown[record.run] = log;
+    auto& [first, next] = log->span;
     batch.push_back(Put(Table::kLogs, LogKey(record.run, next++), ToProto(record)));
     // In lumps, because each range that is deleted is a record that later reads have to step over.
     if (next - first >= kLogLinesMax + kLogLinesMax / 10) {
@@ -222,6 +239,7 @@ absl::Status RecordStore::PutLogs(const engine::Changes& changes, std::vector<Mu
       first = kept_from;
     }
   }
+  for (const auto& [run, log] : grown) batch.push_back(Put(Table::kMeta, LogTailKey(run), log->tail));
   return absl::OkStatus();
 }
 
@@ -231,7 +249,10 @@ absl::Status RecordStore::Commit(const engine::State& state, const engine::Chang
   PutHistory(state, changes, batch);
   NORMLAB_RETURN_IF_ERROR(PutLogs(changes, batch));
   for (const RunId id : changes.runs) {
-    if (engine::IsTerminal(state.runs.at(id).state)) log_spans_.erase(id);
+    const engine::Run& run = state.runs.at(id);
+    if (!engine::IsTerminal(run.state) || run.attempt == 0) continue;
+    open_logs_.erase(id);
+    batch.push_back({.kind = Mutation::Kind::kDelete, .table = Table::kMeta, .key = LogTailKey(id)});
   }
   return backend_->Write(batch);
 }
@@ -372,7 +393,7 @@ absl::Status RecordStore::Expire(Part part, const std::vector<RunId>& runs, absl
     if (part == Part::kEvents) *expiry.mutable_events_at() = ToTimestamp(now);
     batch.push_back(Put(Table::kMeta, ExpiryKey(id), expiry));
     batch.push_back(DeleteRange(TableOf(part), RunPrefix(id), RunEnd(id)));
-    if (part == Part::kLogs) log_spans_.erase(id);
+    if (part == Part::kLogs) open_logs_.erase(id);
   }
   return backend_->Write(batch, Durability::kLater);
 }

@@ -76,11 +76,19 @@ class StoreConformanceTest : public ::testing::TestWithParam<Disk (*)()> {
             .payload = report.SerializeAsString()};
   }
 
-  static engine::LogRecord Line(const std::string& text) {
+  engine::LogRecord Line(const std::string& text) {
     v1::LogLine line;
     line.set_text(text);
-    return {.run = kSampleRun, .time = kSampleTime, .attempt = 1, .rank = 0, .payload = line.SerializeAsString()};
+    return {.run = kSampleRun,
+            .time = kSampleTime,
+            .attempt = 1,
+            .rank = 0,
+            .payload = line.SerializeAsString(),
+            .incarnation = "i-1",
+            .sequence = ++num_lines_};
   }
+
+  int64_t CountLines(RunId run) { return store_->Summarize(run)->num_log_lines(); }
 
   std::vector<int64_t> Steps() {
     std::vector<int64_t> steps;
@@ -92,6 +100,7 @@ class StoreConformanceTest : public ::testing::TestWithParam<Disk (*)()> {
   Disk disk_;
   std::unique_ptr<Store> store_;
   engine::State state_ = MakeSampleState();
+  int64_t num_lines_ = 0;
 };
 
 TEST_P(StoreConformanceTest, LoadsNothingFromAnEmptyDisk) {
@@ -239,6 +248,36 @@ TEST_P(StoreConformanceTest, ReadsLogsOnFromAPosition) {
   EXPECT_EQ(store_->Logs(kSampleRun, *store_->LogTailPosition(kSampleRun, 2), 10)->entries[0].line().text(), "c");
   EXPECT_EQ(*store_->LogTailPosition(kSampleRun, 100), 0u);
   EXPECT_EQ(*store_->LogTailPosition(kOtherRun, 100), 0u);
+}
+
+TEST_P(StoreConformanceTest, StoresALineOnceThoughItsWorkerRepeatsItAfterARestart) {
+  CommitSample();
+  engine::Changes changes;
+  changes.logs = {Line("a"), Line("b")};
+  Commit(changes);
+  Reopen();
+  changes.logs.push_back(Line("c"));
+  Commit(changes);
+  EXPECT_EQ(CountLines(kSampleRun), 3);
+  // What another rank, or the next incarnation of the worker, says begins anew.
+  changes.logs = {Line("d"), Line("e")};
+  changes.logs[0].rank = 1;
+  changes.logs[1].incarnation = "i-2";
+  changes.logs[0].sequence = changes.logs[1].sequence = 1;
+  Commit(changes);
+  EXPECT_EQ(CountLines(kSampleRun), 5);
+}
+
+TEST_P(StoreConformanceTest, ForgetsWhoLoggedLastOnceTheRunHasEnded) {
+  CommitSample();
+  engine::Changes changes;
+  changes.logs = {Line("a")};
+  Commit(changes);
+  state_.runs.at(kSampleRun).state = engine::RunState::kSucceeded;
+  Commit({.runs = {kSampleRun}});
+  Reopen();
+  Commit(changes);
+  EXPECT_EQ(CountLines(kSampleRun), 2) << "nothing of the run is kept but its lines";
 }
 
 TEST_P(StoreConformanceTest, DropsTheOldestLogLinesPastTheLimit) {

@@ -1,6 +1,7 @@
 #include "tests/simulation/coordinator.h"
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "coordinator/service/convert.h"
@@ -17,6 +18,7 @@ Coordinator::Coordinator(Timeline& timeline, Dice dice, Observer& observer, Rule
       options_(options),
       clock_(timeline, absl::Hours(100)) {
   if (observer.plant == Plant::kLostWrite) disk_.BreakPromise();
+  if (observer.plant == Plant::kLogTailForgotten) disk_.HideLogTails();
 }
 
 Coordinator::~Coordinator() {
@@ -144,6 +146,19 @@ void Coordinator::CommitDone() {
   PlanTick(loop_->IdleTime());
   // What came meanwhile.
   PlanTick(absl::Microseconds(50));
+}
+
+void Coordinator::CheckLogs() {
+  std::set<std::string> seen;
+  for (const auto& [id, run] : rules_.runs()) {
+    const auto page = store_->Logs(id, 0, std::numeric_limits<int>::max());
+    if (!page.ok()) return observer_.Break("logs of {}: {}", id.ToString(), page.status().ToString());
+    observer_.coverage.log_lines += static_cast<int64_t>(page->entries.size());
+    for (const v1::LogEntry& entry : page->entries) {
+      if (seen.insert(entry.line().text()).second) continue;
+      observer_.Break("{} has '{}' of attempt {} twice", id.ToString(), entry.line().text(), entry.attempt());
+    }
+  }
 }
 
 void Coordinator::Emit(std::function<void()> action) {

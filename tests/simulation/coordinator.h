@@ -56,6 +56,9 @@ class Coordinator final : public service::TickListener {
   using Watch = std::function<std::function<void()>(const service::View&, const engine::Changes&)>;
   void AddWatch(Watch watch) { watches_.push_back(std::move(watch)); }
 
+  /// No line stands twice in the store, whoever repeated what.
+  void CheckLogs();
+
   /// Once, when the present process ends.
   void OnDeath(std::function<void()> action) { at_death_.push_back(std::move(action)); }
 

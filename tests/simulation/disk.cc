@@ -17,6 +17,7 @@ class DiskBackend final : public store::Backend {
   }
   absl::Status Scan(Table table, const std::string& from, const std::string& to,
                     absl::FunctionRef<bool(std::string_view, std::string_view)> visit) override {
+    if (disk_.hides_log_tails_ && from.starts_with(store::kLogTailPrefix)) return absl::OkStatus();
     return memory_->Scan(table, from, to, visit);
   }
   absl::StatusOr<std::optional<std::string>> LastKey(Table table, const std::string& from,

@@ -24,6 +24,9 @@ class Disk {
   /// A disk that breaks its promise: what was written last can be lost although it was synced.
   void BreakPromise() { keeps_undo_ = true; }
 
+  /// Reads find nothing of who logged last.
+  void HideLogTails() { hides_log_tails_ = true; }
+
   /// The next write fails.
   void FailNextWrite() { fails_next_ = true; }
   void Repair() { fails_next_ = false; }
@@ -45,6 +48,7 @@ class Disk {
   std::vector<Undo> undo_;  // Of what is under way, in order.
   bool keeps_undo_ = false;
   bool fails_next_ = false;
+  bool hides_log_tails_ = false;
   int64_t num_writes_ = 0;
 };
 

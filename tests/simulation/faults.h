@@ -43,8 +43,9 @@ enum class Plant {
   kLeaseNotWaited,       // A worker whose stream ends is held to be gone.
   kRequestIdForgotten,   // A client that asks again asks for something new.
   kAcknowledgesTooMuch,  // Reports are acknowledged that were never taken in.
+  kLogTailForgotten,     // A new process does not know which lines it has.
 };
-inline constexpr int kNumPlants = 8;
+inline constexpr int kNumPlants = 9;
 inline constexpr const char* kPlantNames[kNumPlants] = {"none",
                                                         "reply-before-commit",
                                                         "lost-write",
@@ -52,7 +53,8 @@ inline constexpr const char* kPlantNames[kNumPlants] = {"none",
                                                         "lease-not-ended",
                                                         "lease-not-waited",
                                                         "request-id-forgotten",
-                                                        "acknowledges-too-much"};
+                                                        "acknowledges-too-much",
+                                                        "log-tail-forgotten"};
 
 /// What goes wrong in one simulation. Each seed switches kinds of faults on and off and draws how often they come:
 /// where everything fails at once, much is never reached (Groce et al., Swarm Testing, ISSTA 2012).

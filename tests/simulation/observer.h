@@ -21,6 +21,7 @@ struct Coverage {
   std::set<std::pair<engine::RunState, engine::RunState>> moves;
   std::array<int64_t, kNumFaults> faults{};
   int64_t lost_commits = 0;  // Batches that a crash took, with the replies that waited for them.
+  int64_t log_lines = 0;     // Stored at the end.
   int64_t kept_commits = 0;  // Batches that a crash left on the disk, without their replies.
   int64_t failed_commits = 0;
   int64_t killed_trainers = 0;

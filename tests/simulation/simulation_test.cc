@@ -34,6 +34,7 @@ TEST_F(SimulationTest, ComesToEveryCorner) {
   for (int i = 0; i < kNumFaults; ++i) EXPECT_GT(coverage.faults[static_cast<size_t>(i)], 0) << kFaultNames[i];
   EXPECT_GT(coverage.lost_commits, 0);
   EXPECT_GT(coverage.kept_commits, 0);
+  EXPECT_GT(coverage.log_lines, 0);
   EXPECT_GT(coverage.leases_lost, 0);
   EXPECT_GT(coverage.preemptions, 0);
   EXPECT_GT(coverage.unanswered, 0);

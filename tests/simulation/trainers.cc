@@ -131,7 +131,7 @@ void Process::Work() {
     Say(std::move(event));
     if (dice_.Chance(0.2)) {
       v1::TrainerEvent log;
-      log.mutable_log()->set_text(fmt::format("{} did step {}", key_.attempt, step_));
+      log.mutable_log()->set_text(fmt::format("line {}", ++fabric_.num_log_lines));
       Say(std::move(log));
     }
     if (step_ % 3 == 0 || step_ == steps) Save();

@@ -40,6 +40,7 @@ struct Fabric {
   std::map<std::pair<RunId, int>, Attempt> attempts;
   std::map<RunId, std::set<Saved>> checkpoints;
   int num_rendezvous = 0;
+  int num_log_lines = 0;
 };
 
 /// One trainer process of the simulation. It takes steps by itself; the agent's `SimulatedTrainer` is the handle.

@@ -72,6 +72,7 @@ class World {
     if (!IsSettled()) observer_.Break("does not come to an end within {}", absl::FormatDuration(kCalmMax));
     RunUntil(timeline_.now() + absl::Seconds(5));
     if (observer_.broken().empty()) watcher_->CheckEnd(rules_.runs());
+    if (observer_.broken().empty()) coordinator_.CheckLogs();
     observer_.coverage.seconds = absl::ToInt64Seconds(timeline_.now() - begin);
     return {observer_.broken(), observer_.trace() + rules_.Text(), observer_.fingerprint(), observer_.coverage};
   }
@@ -202,6 +203,7 @@ void Coverage::Add(const Coverage& other) {
   for (size_t i = 0; i < faults.size(); ++i) faults[i] += other.faults[i];
   lost_commits += other.lost_commits;
   kept_commits += other.kept_commits;
+  log_lines += other.log_lines;
   failed_commits += other.failed_commits;
   killed_trainers += other.killed_trainers;
   restarts += other.restarts;

@@ -1,6 +1,9 @@
 // Rules of single fields: defaults and violations.
 #include <algorithm>
 #include <iterator>
+#include <map>
+#include <memory>
+#include <mutex>
 
 #include "common/model_preset.h"
 #include "common/spec.h"
@@ -108,6 +111,34 @@ void CollectMissing(const Message& message, const std::string& prefix, const v1:
   }
 }
 
+void SetDefaults(Message* spec) {
+  const auto& reflection = *spec->GetReflection();
+  const Descriptor& type = *spec->GetDescriptor();
+  for (int i = 0; i < type.field_count(); ++i) {
+    const FieldDescriptor& field = *type.field(i);
+    if (field.is_repeated()) continue;
+    if (!IsScalar(field)) {
+      SetDefaults(reflection.MutableMessage(spec, &field));
+    } else if (const auto value = DefaultOf(field)) {
+      SetScalar(spec, field, *value);
+    }
+  }
+}
+
+/// A message of the same type with every default. Made once for each type: the rules are read by reflection, which
+/// every submit would pay for.
+const Message& DefaultsOf(const Message& spec) {
+  static std::mutex mutex;
+  static std::map<const Descriptor*, std::unique_ptr<Message>> known;
+  const std::scoped_lock lock(mutex);
+  std::unique_ptr<Message>& defaults = known[spec.GetDescriptor()];
+  if (defaults == nullptr) {
+    defaults.reset(spec.New());
+    SetDefaults(defaults.get());
+  }
+  return *defaults;
+}
+
 }  // namespace
 
 std::vector<std::string> MissingFields(const v1::ExperimentSpec& spec) {
@@ -121,17 +152,10 @@ std::string MissingText(const std::string& path) {
 }
 
 void FillRuleDefaults(Message* spec) {
-  const auto& reflection = *spec->GetReflection();
-  const Descriptor& type = *spec->GetDescriptor();
-  for (int i = 0; i < type.field_count(); ++i) {
-    const FieldDescriptor& field = *type.field(i);
-    if (field.is_repeated()) continue;
-    if (!IsScalar(field)) {
-      FillRuleDefaults(reflection.MutableMessage(spec, &field));
-    } else if (!reflection.HasField(*spec, &field)) {
-      if (const auto value = DefaultOf(field)) SetScalar(spec, field, *value);
-    }
-  }
+  const std::unique_ptr<Message> filled(spec->New());
+  filled->CopyFrom(DefaultsOf(*spec));
+  filled->MergeFrom(*spec);
+  spec->GetReflection()->Swap(filled.get(), spec);
 }
 
 void FillPreset(v1::ModelSpec* model) {

@@ -1,8 +1,8 @@
 // What leaves a spec: the trainer's file and the digest.
 #include <openssl/sha.h>
 
+#include "absl/strings/escaping.h"
 #include "common/spec.h"
-#include "fmt/format.h"
 #include "google/protobuf/io/coded_stream.h"
 #include "google/protobuf/io/zero_copy_stream_impl_lite.h"
 #include "google/protobuf/util/json_util.h"
@@ -31,9 +31,7 @@ std::string SpecDigest(const google::protobuf::Message& spec) {
   }
   unsigned char digest[SHA256_DIGEST_LENGTH];
   SHA256(reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size(), digest);
-  std::string hex;
-  for (const unsigned char byte : digest) hex += fmt::format("{:02x}", byte);
-  return hex;
+  return absl::BytesToHexString({reinterpret_cast<const char*>(digest), sizeof(digest)});
 }
 
 }  // namespace normlab

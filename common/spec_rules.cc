@@ -62,11 +62,12 @@ void CheckMessage(const Message& message, const std::string& prefix, std::vector
   const Descriptor& type = *message.GetDescriptor();
   for (int i = 0; i < type.field_count(); ++i) {
     const FieldDescriptor& field = *type.field(i);
+    if (field.is_repeated() ? reflection.FieldSize(message, &field) == 0 : !reflection.HasField(message, &field)) {
+      continue;
+    }
     const std::string path = prefix + field.name();
     if (field.is_map()) {
       CheckMap(message, field, path, violations);
-    } else if (!reflection.HasField(message, &field)) {
-      continue;
     } else if (IsScalar(field)) {
       if (auto problem = CheckScalar(field, GetScalar(message, field))) violations->push_back({path, *problem});
     } else {
@@ -99,11 +100,11 @@ void CollectMissing(const Message& message, const std::string& prefix, const v1:
   for (int i = 0; i < type.field_count(); ++i) {
     const FieldDescriptor& field = *type.field(i);
     if (field.is_repeated()) continue;
-    const std::string path = prefix + field.name();
     if (!IsScalar(field)) {
       // An absent message reads as its default instance, so that all that it must have is named at once.
-      CollectMissing(reflection.GetMessage(message, &field), path + ".", spec, missing);
-    } else if (RuleOf(field).required() && !reflection.HasField(message, &field)) {
+      CollectMissing(reflection.GetMessage(message, &field), prefix + field.name() + ".", spec, missing);
+    } else if (!reflection.HasField(message, &field) && RuleOf(field).required()) {
+      const std::string path = prefix + field.name();
       const bool is_axis = path.starts_with(kBase) && spec.matrix().contains(path.substr(kBase.size()));
       const bool is_preset = IsPresetField(path) && HasPreset(spec);
       if (!is_axis && !is_preset) missing->push_back(path);

@@ -143,6 +143,21 @@ TEST_F(WatchTest, EndsAResumedWatchWhoseRunsHaveEnded) {
   EXPECT_TRUE(third.Finish().ok()) << "there is nothing to tell";
 }
 
+TEST_F(WatchTest, LeavesNothingOfStreamsThatHaveEnded) {
+  // AddressSanitizer's leak check looks. Many of them, because gRPC's timers keep old pointers to the last few.
+  const auto runs = served_.Create("a", 1);
+  served_.Cancel(runs[0]);
+  const int64_t revision = Queue().revision();
+  v1::StreamLogsRequest logs;
+  logs.set_run_id(runs[0]);
+  for (int i = 0; i < 100; ++i) {
+    Watch watch = Open(revision, /*until_terminal=*/true);
+    EXPECT_TRUE(watch.Finish().ok());
+    grpc::ClientContext context;
+    EXPECT_TRUE(served_.runs().StreamLogs(&context, logs)->Finish().ok());
+  }
+}
+
 TEST_F(WatchTest, TellsOneThatAsksForTheFutureToLookAnew) {
   served_.Create("a");
   Watch watch = Open(1'000'000);

@@ -131,7 +131,9 @@ class Watcher final : public EndingStream<grpc::ServerWriteReactor<v1::WatchRuns
   void ReadSoon() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     if (is_busy_ || is_finished_ || !unsent_.empty()) return;
     is_busy_ = true;
-    alarm_.Set(std::chrono::system_clock::now(), [self = shared_from_this()](bool) {
+    // The alarm keeps its callback, and this the alarm: a strong reference would be a circle.
+    alarm_.Set(std::chrono::system_clock::now(), [weak = weak_from_this()](bool) {
+      const auto self = weak.lock();  // There: a busy stream does not end.
       const std::scoped_lock lock(self->mutex_);
       self->is_busy_ = false;
       self->FinishIfEnded();

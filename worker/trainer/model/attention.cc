@@ -16,8 +16,8 @@ struct AttentionSaved : BranchSaved {
   QkvNormResult normed;
 };
 
-QkvNorm MakeQkvNorm(const QkvNorms& plan, int64_t hidden, int64_t head_dim, double eps, at::ScalarType dtype) {
-  const auto make = [&](int64_t dim) { return Norm{.gain = at::ones({dim}, dtype), .eps = eps}; };
+QkvNorm MakeQkvNorm(const QkvNorms& plan, int64_t hidden, int64_t head_dim, double eps, at::TensorOptions options) {
+  const auto make = [&](int64_t dim) { return Norm{.gain = at::ones({dim}, options), .eps = eps}; };
   QkvNorm norm;
   for (int part : {0, 1}) {
     if (plan.query_key != QkNorm::kNone) norm.parts[part] = make(plan.query_key == QkNorm::kFull ? hidden : head_dim);
@@ -28,12 +28,12 @@ QkvNorm MakeQkvNorm(const QkvNorms& plan, int64_t hidden, int64_t head_dim, doub
 
 }  // namespace
 
-AttentionBranch::AttentionBranch(int64_t hidden, int64_t num_heads, at::ScalarType dtype, const QkvNorms& norms,
+AttentionBranch::AttentionBranch(int64_t hidden, int64_t num_heads, at::TensorOptions options, const QkvNorms& norms,
                                  double norm_eps)
     : num_heads_(num_heads),
-      qkv_(at::empty({3 * hidden, hidden}, dtype)),
-      output_(at::empty({hidden, hidden}, dtype)),
-      norm_(MakeQkvNorm(norms, hidden, hidden / num_heads, norm_eps, dtype)) {
+      qkv_(at::empty({3 * hidden, hidden}, options)),
+      output_(at::empty({hidden, hidden}, options)),
+      norm_(MakeQkvNorm(norms, hidden, hidden / num_heads, norm_eps, options)) {
   for (int64_t part = 0; part < 3; ++part) parameters_.push_back(Trainable(qkv_.narrow(0, part * hidden, hidden)));
   parameters_.push_back(Trainable(output_));
   for (const std::optional<Norm>& part : norm_.parts) {

@@ -13,7 +13,7 @@ namespace normlab::trainer {
 /// that there are.
 class AttentionBranch final : public Branch {
  public:
-  AttentionBranch(int64_t hidden, int64_t num_heads, at::ScalarType dtype, const QkvNorms& norms = {},
+  AttentionBranch(int64_t hidden, int64_t num_heads, at::TensorOptions options, const QkvNorms& norms = {},
                   double norm_eps = 0);
 
   at::Tensor Forward(const BranchContext& context, const at::Tensor& input,

@@ -16,16 +16,16 @@ struct BiasedAttentionSaved : BranchSaved {
 
 }  // namespace
 
-RotaryTable MakeIdentityRotaryTable(int64_t seq, int64_t head_dim, at::ScalarType dtype) {
-  return {.cosine = at::ones({seq, head_dim / 2}, dtype), .sine = at::zeros({seq, head_dim / 2}, dtype)};
+RotaryTable MakeIdentityRotaryTable(int64_t seq, int64_t head_dim, at::TensorOptions options) {
+  return {.cosine = at::ones({seq, head_dim / 2}, options), .sine = at::zeros({seq, head_dim / 2}, options)};
 }
 
-BiasedAttentionBranch::BiasedAttentionBranch(int64_t hidden, int64_t num_heads, at::ScalarType dtype)
+BiasedAttentionBranch::BiasedAttentionBranch(int64_t hidden, int64_t num_heads, at::TensorOptions options)
     : num_heads_(num_heads),
-      qkv_(at::zeros({hidden, 3 * hidden}, dtype)),
-      qkv_bias_(at::zeros({3 * hidden}, dtype)),
-      output_(at::zeros({hidden, hidden}, dtype)),
-      output_bias_(at::zeros({hidden}, dtype)),
+      qkv_(at::zeros({hidden, 3 * hidden}, options)),
+      qkv_bias_(at::zeros({3 * hidden}, options)),
+      output_(at::zeros({hidden, hidden}, options)),
+      output_bias_(at::zeros({hidden}, options)),
       parameters_{Trainable(qkv_), Trainable(qkv_bias_), Trainable(output_), Trainable(output_bias_)} {}
 
 at::Tensor BiasedAttentionBranch::Forward(const BranchContext& context, const at::Tensor& input,

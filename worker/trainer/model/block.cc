@@ -1,6 +1,7 @@
 #include "worker/trainer/model/block.h"
 
 #include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/ops/add.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/full.h>
 #include <torch/csrc/autograd/function.h>
@@ -39,8 +40,11 @@ SublayerStats WantedOf(BlockStats* stats, const at::Tensor& counted, size_t subl
 
 const Norm* OrNull(const std::optional<Norm>& norm) { return norm ? &*norm : nullptr; }
 
-NormResult InputOf(const Norm* norm, const at::Tensor& x) {
-  return norm != nullptr ? ApplyNorm(*norm, x) : NormResult{.output = x};
+/// What the branches compute in; the stream may be wider.
+at::ScalarType TypeOf(const Block& block) { return block.parameters[0].scalar_type(); }
+
+NormResult InputOf(const Norm* norm, const at::Tensor& x, at::ScalarType type) {
+  return norm != nullptr ? ApplyNorm(*norm, x) : NormResult{.output = x.to(type)};
 }
 
 /// GPAS: G(v) = (1 - silu(a)) v, whose gradient by v is taken as 1.
@@ -76,10 +80,10 @@ Added AddedBy(const Sublayer& sublayer, const BranchContext& context, SublayerSa
                          .branch = branch,
                          .branch_scale = plan.branch_scale,
                          .sum_scale = plan.sum_scale},
-                 .result = branch};
+                 .result = branch.scalar_type() == own->x.scalar_type() ? branch : at::empty_like(own->x)};
   if (!sublayer.branch_scale.defined()) return added;
   own->added = branch;
-  added.result = at::empty_like(branch);  // The gradient by the scale needs the branch.
+  added.result = at::empty_like(own->x);  // The gradient by the scale needs the branch.
   if (sublayer.branch_scale.numel() == 1) {
     added.sum.branch_scale = sublayer.branch_scale.item<double>();
   } else {
@@ -92,7 +96,8 @@ Added AddedBy(const Sublayer& sublayer, const BranchContext& context, SublayerSa
 at::Tensor BlockForward(const Block& block, const BranchContext& context, at::Tensor x, const at::Tensor& counted,
                         BlockStats* stats, BlockSaved* saved) {
   const double passed = GateOf(block).passed;
-  NormResult input = InputOf(OrNull(block.sublayers[0].input_norm), x);
+  const at::ScalarType stream_type = x.scalar_type(), type = TypeOf(block);
+  NormResult input = InputOf(OrNull(block.sublayers[0].input_norm), x, type);
   for (size_t i = 0; i < block.sublayers.size(); ++i) {
     const Sublayer& sublayer = block.sublayers[i];
     const Norm* next_norm = i + 1 < block.sublayers.size() ? OrNull(block.sublayers[i + 1].input_norm) : nullptr;
@@ -105,16 +110,16 @@ at::Tensor BlockForward(const Block& block, const BranchContext& context, at::Te
     if (sublayer.plan.gate == Gate::kSum) added.sum.sum_scale *= passed;
     // One pass makes the sum and the first norm that reads it, whichever sublayer that belongs to.
     const Norm* sum_norm = OrNull(sublayer.sum_norm);
-    const NormResult normed =
-        AddAndNorm(sum_norm != nullptr ? sum_norm : next_norm, added.sum, added.result, WantedOf(stats, counted, i));
+    const NormResult normed = AddAndNorm(sum_norm != nullptr ? sum_norm : next_norm, added.sum, added.result,
+                                         WantedOf(stats, counted, i), sum_norm != nullptr ? stream_type : type);
     if (sum_norm != nullptr) {
       own.sum = added.result;
       own.sum_inv_rms = normed.inv_rms;
       x = normed.output;
-      input = InputOf(next_norm, x);
+      input = InputOf(next_norm, x, type);
     } else {
       x = added.result;
-      input = next_norm != nullptr ? normed : NormResult{.output = x};
+      input = next_norm != nullptr ? normed : NormResult{.output = x.to(type)};
       if (sublayer.plan.gate == Gate::kSum) own.output = x;
     }
   }
@@ -151,7 +156,7 @@ at::Tensor BranchOutputGradient(const Sublayer& sublayer, const SublayerSaved& o
     gradient->branch_norm = std::move(norm.parameters);
     grad = norm.x;
   }
-  return grad;
+  return grad.to(own.input.scalar_type());
 }
 
 /// The gradient by the stream before the sublayer, from that by the stream behind it.
@@ -173,8 +178,12 @@ at::Tensor SublayerBackward(const Sublayer& sublayer, const BranchContext& conte
   const at::Tensor grad_branch = BranchOutputGradient(sublayer, own, grad, gradient);
   // The residual's part joins wherever the residual was read: before the norm or behind it.
   const bool joins_input = !sublayer.input_norm || plan.residual_is_normed;
-  BranchGradient branch = sublayer.branch->Backward(context, own.input, std::move(own.branch), grad_branch,
-                                                    joins_input ? grad : at::Tensor(), plan.residual_scale);
+  // Where the stream is wider than the branch, the branch must not narrow the residual's part.
+  const bool is_mixed = grad.scalar_type() != own.input.scalar_type();
+  BranchGradient branch =
+      sublayer.branch->Backward(context, own.input, std::move(own.branch), grad_branch,
+                                joins_input && !is_mixed ? grad : at::Tensor(), plan.residual_scale);
+  if (joins_input && is_mixed) branch.input = at::add(branch.input.to(grad.scalar_type()), grad, plan.residual_scale);
   gradient->branch = std::move(branch.parameters);
   if (!sublayer.input_norm) return branch.input;
   NormGradient input = NormBackward(*sublayer.input_norm, branch.input, own.x, own.input_inv_rms,

@@ -12,11 +12,11 @@ namespace normlab::trainer {
 
 /// Attention of block `layer` (1-based, of all blocks of the model). `norms` are for family llama alone.
 std::shared_ptr<const Branch> MakeAttention(const ModelSpec& model, const QkvNorms& norms, int layer,
-                                            at::ScalarType dtype);
+                                            at::TensorOptions options);
 
-std::shared_ptr<const Branch> MakeFfn(const ModelSpec& model, at::ScalarType dtype);
+std::shared_ptr<const Branch> MakeFfn(const ModelSpec& model, at::TensorOptions options);
 
 /// What the family's branches need to know of sequences of `seq` tokens.
-BranchContext MakeBranchContext(const ModelSpec& model, int64_t seq, at::ScalarType dtype);
+BranchContext MakeBranchContext(const ModelSpec& model, int64_t seq, at::TensorOptions options);
 
 }  // namespace normlab::trainer

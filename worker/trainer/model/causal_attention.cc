@@ -1,5 +1,7 @@
 #include "worker/trainer/model/causal_attention.h"
 
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 
@@ -34,11 +36,38 @@ void ForHeads(const RotaryTable& rotary, const CausalAttention& attention, const
   });
 }
 
+/// (a, b) to (a cos - b sin, b cos + a sin) for the halves of each head; with direction -1 the inverse. x: [batch,
+/// heads, seq, head_dim]
+at::Tensor Rotate(const at::Tensor& x, const RotaryTable& rotary, double direction) {
+  const int64_t half = rotary.cosine.size(1);
+  const at::Tensor a = x.narrow(3, 0, half), b = x.narrow(3, half, half), sine = rotary.sine * direction;
+  return at::cat({a * rotary.cosine - b * sine, b * rotary.cosine + a * sine}, 3).to(x.scalar_type());
+}
+
+CausalAttention AttendPortably(const RotaryTable& rotary, int64_t num_heads, const at::Tensor& qkv) {
+  const int64_t seq = rotary.cosine.size(0), head_dim = 2 * rotary.cosine.size(1);
+  const at::Tensor heads = qkv.view({-1, seq, 3, num_heads, head_dim}).permute({2, 0, 3, 1, 4});
+  CausalAttention attention = {
+      .attended = portable::Attend(Rotate(heads[0], rotary, 1), Rotate(heads[1], rotary, 1), heads[2])};
+  attention.context = attention.attended.output.narrow(3, 0, head_dim).transpose(1, 2).reshape({qkv.size(0), -1});
+  return attention;
+}
+
+at::Tensor AttendPortablyBackward(const RotaryTable& rotary, const CausalAttention& saved,
+                                  const at::Tensor& grad_context) {
+  const int64_t seq = rotary.cosine.size(0), head_dim = 2 * rotary.cosine.size(1), tokens = grad_context.size(0);
+  const at::Tensor grad = grad_context.view({-1, seq, grad_context.size(1) / head_dim, head_dim}).transpose(1, 2);
+  const auto [grad_query, grad_key, grad_value] = portable::AttendBackward(saved.attended, grad);
+  const auto flat = [&](const at::Tensor& heads) { return heads.transpose(1, 2).reshape({tokens, -1}); };
+  return at::cat({flat(Rotate(grad_query, rotary, -1)), flat(Rotate(grad_key, rotary, -1)), flat(grad_value)}, 1);
+}
+
 }  // namespace
 
-RotaryTable MakeRotaryTable(int64_t seq, int64_t head_dim, double base, at::ScalarType dtype) {
+RotaryTable MakeRotaryTable(int64_t seq, int64_t head_dim, double base, at::TensorOptions options) {
   const int64_t half = head_dim / 2;
-  RotaryTable table = {.cosine = at::empty({seq, half}, dtype), .sine = at::empty({seq, half}, dtype)};
+  const at::ScalarType type = c10::typeMetaToScalarType(options.dtype()) == at::kDouble ? at::kDouble : at::kFloat;
+  RotaryTable table = {.cosine = at::empty({seq, half}, type), .sine = at::empty({seq, half}, type)};
   WithElementType(table.cosine, [&]<typename T>(T) {
     T* cosine = table.cosine.mutable_data_ptr<T>();
     T* sine = table.sine.mutable_data_ptr<T>();
@@ -51,10 +80,11 @@ RotaryTable MakeRotaryTable(int64_t seq, int64_t head_dim, double base, at::Scal
       }
     }
   });
-  return table;
+  return {.cosine = table.cosine.to(options.device()), .sine = table.sine.to(options.device())};
 }
 
 CausalAttention ApplyCausalAttention(const RotaryTable& rotary, int64_t num_heads, const at::Tensor& qkv) {
+  if (!HasOwnKernels(qkv)) return AttendPortably(rotary, num_heads, qkv);
   const int64_t seq = rotary.cosine.size(0), tokens = qkv.size(0);
   const CausalAttention attention = {.qkv = qkv,
                                      .context = at::empty({tokens, qkv.size(1) / 3}, qkv.options()),
@@ -74,6 +104,7 @@ CausalAttention ApplyCausalAttention(const RotaryTable& rotary, int64_t num_head
 
 at::Tensor CausalAttentionBackward(const RotaryTable& rotary, const CausalAttention& saved,
                                    const at::Tensor& grad_context) {
+  if (!saved.qkv.defined()) return AttendPortablyBackward(rotary, saved, grad_context);
   const at::Tensor grad_qkv = at::empty_like(saved.qkv);  // [tokens, 3 * hidden]
   WithElementType(grad_qkv, [&]<typename T>(T) {
     const AttentionGradHeads<T> all = {.forward = HeadsOf<T>(rotary, saved),

@@ -19,11 +19,11 @@ struct GeluMlpSaved : BranchSaved {
 
 }  // namespace
 
-GeluMlpBranch::GeluMlpBranch(int64_t hidden, int64_t ffn_hidden, at::ScalarType dtype)
-    : up_(at::zeros({hidden, ffn_hidden}, dtype)),
-      up_bias_(at::zeros({ffn_hidden}, dtype)),
-      down_(at::zeros({ffn_hidden, hidden}, dtype)),
-      down_bias_(at::zeros({hidden}, dtype)),
+GeluMlpBranch::GeluMlpBranch(int64_t hidden, int64_t ffn_hidden, at::TensorOptions options)
+    : up_(at::zeros({hidden, ffn_hidden}, options)),
+      up_bias_(at::zeros({ffn_hidden}, options)),
+      down_(at::zeros({ffn_hidden, hidden}, options)),
+      down_bias_(at::zeros({hidden}, options)),
       parameters_{Trainable(up_), Trainable(up_bias_), Trainable(down_), Trainable(down_bias_)} {}
 
 at::Tensor GeluMlpBranch::Forward(const BranchContext&, const at::Tensor& input,

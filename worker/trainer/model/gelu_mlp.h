@@ -11,7 +11,7 @@ namespace normlab::trainer {
 /// [ffn_hidden, hidden], b_2 [hidden].
 class GeluMlpBranch final : public Branch {
  public:
-  GeluMlpBranch(int64_t hidden, int64_t ffn_hidden, at::ScalarType dtype);
+  GeluMlpBranch(int64_t hidden, int64_t ffn_hidden, at::TensorOptions options);
 
   at::Tensor Forward(const BranchContext& context, const at::Tensor& input,
                      std::unique_ptr<BranchSaved>* saved) const override;

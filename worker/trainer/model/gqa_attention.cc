@@ -18,17 +18,18 @@ struct GqaSaved : BranchSaved {
 
 }  // namespace
 
-RotaryTable MakeHalfRotaryTable(int64_t seq, int64_t head_dim, double base, at::ScalarType dtype) {
-  const RotaryTable half = MakeRotaryTable(seq, head_dim / 2, base, dtype);
+RotaryTable MakeHalfRotaryTable(int64_t seq, int64_t head_dim, double base, at::TensorOptions options) {
+  const RotaryTable half = MakeRotaryTable(seq, head_dim / 2, base, options);
   const std::vector<int64_t> rest = {seq, head_dim / 4};
-  return {.cosine = at::cat({half.cosine, at::ones(rest, dtype)}, 1),
-          .sine = at::cat({half.sine, at::zeros(rest, dtype)}, 1)};
+  return {.cosine = at::cat({half.cosine, at::ones(rest, options)}, 1),
+          .sine = at::cat({half.sine, at::zeros(rest, options)}, 1)};
 }
 
-GqaAttentionBranch::GqaAttentionBranch(int64_t hidden, int64_t num_heads, int64_t num_kv_heads, at::ScalarType dtype)
-    : num_heads_(num_heads), num_kv_heads_(num_kv_heads), output_(at::empty({hidden, hidden}, dtype)) {
+GqaAttentionBranch::GqaAttentionBranch(int64_t hidden, int64_t num_heads, int64_t num_kv_heads,
+                                       at::TensorOptions options)
+    : num_heads_(num_heads), num_kv_heads_(num_kv_heads), output_(at::empty({hidden, hidden}, options)) {
   const int64_t kv = num_kv_heads * (hidden / num_heads);
-  qkv_ = at::empty({hidden + 2 * kv, hidden}, dtype);
+  qkv_ = at::empty({hidden + 2 * kv, hidden}, options);
   parameters_ = {Trainable(qkv_.narrow(0, 0, hidden)), Trainable(qkv_.narrow(0, hidden, kv)),
                  Trainable(qkv_.narrow(0, hidden + kv, kv)), Trainable(output_)};
 }

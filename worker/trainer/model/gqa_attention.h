@@ -10,14 +10,14 @@ namespace normlab::trainer {
 /// head_dim / 2 pairs (i, i + head_dim / 2) the first head_dim / 4 rotate, with frequencies base^(-2 i / (head_dim /
 /// 2)). The released model rotates columns i and i + head_dim / 4 of the head's first half: the same function, with the
 /// rows of each head's query and key in another order.
-RotaryTable MakeHalfRotaryTable(int64_t seq, int64_t head_dim, double base, at::ScalarType dtype);
+RotaryTable MakeHalfRotaryTable(int64_t seq, int64_t head_dim, double base, at::TensorOptions options);
 
 /// Causal softmax attention with grouped queries (arXiv:2305.13245): num_heads / num_kv_heads query heads in a row
 /// share one key and value head. No biases; rotated as the context says. Parameters: query [hidden, hidden], key and
 /// value [num_kv_heads * head_dim, hidden], output [hidden, hidden].
 class GqaAttentionBranch final : public Branch {
  public:
-  GqaAttentionBranch(int64_t hidden, int64_t num_heads, int64_t num_kv_heads, at::ScalarType dtype);
+  GqaAttentionBranch(int64_t hidden, int64_t num_heads, int64_t num_kv_heads, at::TensorOptions options);
 
   at::Tensor Forward(const BranchContext& context, const at::Tensor& input,
                      std::unique_ptr<BranchSaved>* saved) const override;

@@ -17,6 +17,7 @@
 
 #include "worker/trainer/model/autograd.h"
 #include "worker/trainer/model/kernels/cpu_kernels.h"
+#include "worker/trainer/model/portable.h"
 #include "worker/trainer/model/rows.h"
 
 namespace normlab::trainer {
@@ -98,6 +99,42 @@ double RunHead(const Head& head, const at::Tensor& x, const at::Tensor& targets,
   return loss_sum / static_cast<double>(tokens);
 }
 
+bool IsPortable(const Head& head, const at::Tensor& x) { return !HasOwnKernels(x) || !HasOwnKernels(head.weight); }
+
+/// Rows of logits that exist at a time on a device: their float32 form has 256 MB, which keeps its processors busy.
+int64_t PortableLogitRows(int64_t vocab) {
+  constexpr int64_t kLogitsMax = 1 << 26;
+  return std::max<int64_t>(kChunkRows, kLogitsMax / vocab / kChunkRows * kChunkRows);
+}
+
+/// As RunHead, over the tokens that count; stays on the device. The loss is in float32 (float64 for float64).
+at::Tensor RunHeadPortably(const Head& head, const at::Tensor& x, const at::Tensor& targets, HeadSaved* saved) {
+  const int64_t tokens = x.size(0), vocab = head.weight.size(0);
+  const int64_t step = std::min(PortableLogitRows(vocab), tokens);
+  const at::ScalarType sum_type = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  const NormResult norm = head.norm ? ApplyNorm(*head.norm, x) : NormResult{.output = x.to(head.weight.scalar_type())};
+  const at::Tensor inverse = targets.ne(kIgnoredTarget).sum().clamp_min(1).to(sum_type).reciprocal();
+  if (saved != nullptr) {
+    *saved = {.x = x,
+              .inv_rms = norm.inv_rms,
+              .grad_normed = at::empty_like(norm.output),
+              .grad_weight = at::zeros(head.weight.sizes(), head.weight.options().dtype(sum_type))};
+  }
+  at::Tensor loss = at::zeros({}, x.options().dtype(sum_type));
+  for (int64_t row = 0; row < tokens; row += step) {
+    const int64_t rows = std::min(step, tokens - row);
+    const at::Tensor input = norm.output.narrow(0, row, rows);
+    const at::Tensor logits = at::mm(input, head.weight.t());
+    loss.add_(
+        portable::CrossEntropySum(logits, targets.narrow(0, row, rows), saved != nullptr ? inverse : at::Tensor()));
+    if (saved == nullptr) continue;
+    at::Tensor grad_input = saved->grad_normed.narrow(0, row, rows);
+    at::mm_out(grad_input, logits, head.weight);
+    saved->grad_weight.add_(at::mm(logits.t(), input));
+  }
+  return loss.mul_(inverse);
+}
+
 struct HeadNode : torch::autograd::Node {
   std::optional<Norm> norm;
   HeadSaved saved;
@@ -106,11 +143,15 @@ struct HeadNode : torch::autograd::Node {
     CheckFirstBackward(saved.x.defined());
     at::AutoDispatchBelowADInplaceOrView below_autograd;
     HeadSaved used = std::exchange(saved, {});
-    if (const double scale = grads[0].item<double>(); scale != 1) {
+    if (!HasOwnKernels(used.grad_normed)) {
+      // No waiting for the device.
+      used.grad_normed.mul_(grads[0]);
+      used.grad_weight.mul_(grads[0]);
+    } else if (const double scale = grads[0].item<double>(); scale != 1) {
       used.grad_normed.mul_(scale);
       used.grad_weight.mul_(scale);
     }
-    if (!norm) return {used.grad_normed, used.grad_weight};
+    if (!norm) return {used.grad_normed.to(used.x.scalar_type()), used.grad_weight};
     NormGradient norm_gradient = NormBackward(*norm, used.grad_normed, used.x, used.inv_rms);
     torch::autograd::variable_list gradients = {norm_gradient.x, used.grad_weight};
     std::move(norm_gradient.parameters.begin(), norm_gradient.parameters.end(), std::back_inserter(gradients));
@@ -120,15 +161,18 @@ struct HeadNode : torch::autograd::Node {
   void release_variables() override { saved = {}; }
 };
 
-/// The loss where every token has a target.
+/// The loss where every token has a target; or, without own kernels, with targets that do not count.
 at::Tensor FullLoss(const Head& head, const at::Tensor& x, const at::Tensor& targets) {
-  CheckTargets(targets, x.size(0), head.weight.size(0));
+  const bool is_portable = IsPortable(head, x);
+  if (!is_portable) CheckTargets(targets, x.size(0), head.weight.size(0));
   const bool wants_grad = torch::autograd::compute_requires_grad(x, head.trainable_weight);
   HeadSaved saved;
   at::Tensor loss;
   {
     at::AutoDispatchBelowADInplaceOrView below_autograd;
-    loss = at::scalar_tensor(RunHead(head, x, targets, wants_grad ? &saved : nullptr), x.options());
+    HeadSaved* const wanted = wants_grad ? &saved : nullptr;
+    loss = is_portable ? RunHeadPortably(head, x, targets, wanted)
+                       : at::scalar_tensor(RunHead(head, x, targets, wanted), x.options());
   }
   if (!wants_grad) return loss;
   auto node = MakeNode<HeadNode>();
@@ -147,6 +191,7 @@ at::Tensor FullLoss(const Head& head, const at::Tensor& x, const at::Tensor& tar
 }  // namespace
 
 at::Tensor HeadLoss(const Head& head, const at::Tensor& x, const at::Tensor& targets) {
+  if (IsPortable(head, x)) return FullLoss(head, x, targets);
   const int64_t* begin = targets.const_data_ptr<int64_t>();
   std::vector<int64_t> counted;
   for (int64_t i = 0; i < targets.numel(); ++i) {
@@ -161,7 +206,7 @@ at::Tensor HeadLoss(const Head& head, const at::Tensor& x, const at::Tensor& tar
 
 at::Tensor HeadLogits(const Head& head, const at::Tensor& x) {
   at::AutoDispatchBelowADInplaceOrView below_autograd;
-  return at::mm(head.norm ? ApplyNorm(*head.norm, x).output : x, head.weight.t());
+  return at::mm(head.norm ? ApplyNorm(*head.norm, x).output : x.to(head.weight.scalar_type()), head.weight.t());
 }
 
 }  // namespace normlab::trainer

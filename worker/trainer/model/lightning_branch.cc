@@ -35,12 +35,13 @@ at::Tensor PerHead(const at::Tensor& qkv, int64_t seq, int64_t num_heads) {
 
 }  // namespace
 
-LightningBranch::LightningBranch(const Shape& shape, at::ScalarType dtype)
+LightningBranch::LightningBranch(const Shape& shape, at::TensorOptions options)
     : num_heads_(shape.num_heads),
-      decay_(MakeLightningDecay(LightningSlopes(shape.num_heads, shape.layer0, shape.num_layers), kChunk, dtype)),
-      norm_{at::ones({shape.hidden}, dtype), /*output_scale=*/1, shape.norm_eps},
-      input_(at::empty({4 * shape.hidden, shape.hidden}, dtype)),
-      output_(at::empty({shape.hidden, shape.hidden}, dtype)) {
+      decay_(MakeLightningDecay(LightningSlopes(shape.num_heads, shape.layer0, shape.num_layers), kChunk,
+                                c10::typeMetaToScalarType(options.dtype()))),
+      norm_{at::ones({shape.hidden}, options), /*output_scale=*/1, shape.norm_eps},
+      input_(at::empty({4 * shape.hidden, shape.hidden}, options)),
+      output_(at::empty({shape.hidden, shape.hidden}, options)) {
   for (int64_t part = 0; part < 4; ++part) {
     parameters_.push_back(Trainable(input_.narrow(0, part * shape.hidden, shape.hidden)));
   }

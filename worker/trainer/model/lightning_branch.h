@@ -24,7 +24,7 @@ class LightningBranch final : public Branch {
     double norm_eps;
   };
 
-  LightningBranch(const Shape& shape, at::ScalarType dtype);
+  LightningBranch(const Shape& shape, at::TensorOptions options);
 
   at::Tensor Forward(const BranchContext& context, const at::Tensor& input,
                      std::unique_ptr<BranchSaved>* saved) const override;

@@ -6,6 +6,7 @@
 
 #include "worker/trainer/model/autograd.h"
 #include "worker/trainer/model/kernels/cpu_kernels.h"
+#include "worker/trainer/model/portable.h"
 #include "worker/trainer/model/rows.h"
 
 namespace normlab::trainer {
@@ -17,8 +18,8 @@ struct SwiGluSaved : BranchSaved {
 
 }  // namespace
 
-SwiGluBranch::SwiGluBranch(int64_t hidden, int64_t ffn_hidden, at::ScalarType dtype)
-    : gate_up_(at::empty({2 * ffn_hidden, hidden}, dtype)), down_(at::empty({hidden, ffn_hidden}, dtype)) {
+SwiGluBranch::SwiGluBranch(int64_t hidden, int64_t ffn_hidden, at::TensorOptions options)
+    : gate_up_(at::empty({2 * ffn_hidden, hidden}, options)), down_(at::empty({hidden, ffn_hidden}, options)) {
   parameters_ = {Trainable(gate_up_.narrow(0, 0, ffn_hidden)), Trainable(gate_up_.narrow(0, ffn_hidden, ffn_hidden)),
                  Trainable(down_)};
 }
@@ -28,6 +29,11 @@ at::Tensor SwiGluBranch::Forward(const BranchContext&, const at::Tensor& input,
   const int64_t ffn_hidden = down_.size(1);
   auto own = std::make_unique<SwiGluSaved>();
   own->gate_up = at::mm(input, gate_up_.t());
+  if (!HasOwnKernels(input)) {
+    const at::Tensor result = at::mm(portable::SwiGlu(own->gate_up), down_.t());
+    *saved = std::move(own);
+    return result;
+  }
   const at::Tensor activation = at::empty({input.size(0), ffn_hidden}, input.options());
   WithElementType(input, [&]<typename T>(T) {
     const T* from = own->gate_up.const_data_ptr<T>();
@@ -47,16 +53,20 @@ BranchGradient SwiGluBranch::Backward(const BranchContext&, const at::Tensor& in
   const at::Tensor grad_gate_up = static_cast<const SwiGluSaved&>(*saved).gate_up;
   // First the gradient by the activation, then (after the kernel) the activation itself.
   const at::Tensor activation = at::mm(grad_output, down_);  // [tokens, ffn_hidden]
-  WithElementType(input, [&]<typename T>(T) {
-    T* gate_up = grad_gate_up.mutable_data_ptr<T>();
-    T* output = activation.mutable_data_ptr<T>();
-    ForEachChunk(input.size(0), [&](int64_t, int64_t row, int64_t rows) {
-      Kernels<T>().swiglu_grad({.rows = rows,
-                                .dim = ffn_hidden,
-                                .gate_up = gate_up + row * 2 * ffn_hidden,
-                                .output = output + row * ffn_hidden});
+  if (!HasOwnKernels(input)) {
+    portable::SwiGluBackward(grad_gate_up, activation);
+  } else {
+    WithElementType(input, [&]<typename T>(T) {
+      T* gate_up = grad_gate_up.mutable_data_ptr<T>();
+      T* output = activation.mutable_data_ptr<T>();
+      ForEachChunk(input.size(0), [&](int64_t, int64_t row, int64_t rows) {
+        Kernels<T>().swiglu_grad({.rows = rows,
+                                  .dim = ffn_hidden,
+                                  .gate_up = gate_up + row * 2 * ffn_hidden,
+                                  .output = output + row * ffn_hidden});
+      });
     });
-  });
+  }
   const at::Tensor grad_down = at::mm(grad_output.t(), activation);
   const at::Tensor grad_weight = at::mm(grad_gate_up.t(), input);  // [2 * ffn_hidden, hidden]
   return {

@@ -10,7 +10,7 @@ namespace normlab::trainer {
 /// hidden], down [hidden, ffn_hidden].
 class SwiGluBranch final : public Branch {
  public:
-  SwiGluBranch(int64_t hidden, int64_t ffn_hidden, at::ScalarType dtype);
+  SwiGluBranch(int64_t hidden, int64_t ffn_hidden, at::TensorOptions options);
 
   at::Tensor Forward(const BranchContext& context, const at::Tensor& input,
                      std::unique_ptr<BranchSaved>* saved) const override;

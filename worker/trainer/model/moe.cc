@@ -212,11 +212,11 @@ Routing Route(const at::Tensor& logits, int64_t seq, int64_t capacity) {
   return routing;
 }
 
-MoeBranch::MoeBranch(const Shape& shape, at::ScalarType dtype)
-    : shape_(shape), router_(at::empty({shape.num_experts, shape.hidden}, dtype)) {
+MoeBranch::MoeBranch(const Shape& shape, at::TensorOptions options)
+    : shape_(shape), router_(at::empty({shape.num_experts, shape.hidden}, options)) {
   parameters_ = {Trainable(router_)};
   for (int64_t e = 0; e < shape.num_experts; ++e) {
-    experts_.emplace_back(shape.hidden, shape.ffn_hidden, dtype);
+    experts_.emplace_back(shape.hidden, shape.ffn_hidden, options);
     const std::vector<at::Tensor>& own = experts_.back().parameters();
     parameters_.insert(parameters_.end(), own.begin(), own.end());
   }

@@ -55,7 +55,7 @@ class MoeBranch final : public Branch {
     double balance_coefficient;
   };
 
-  MoeBranch(const Shape& shape, at::ScalarType dtype);
+  MoeBranch(const Shape& shape, at::TensorOptions options);
 
   at::Tensor Forward(const BranchContext& context, const at::Tensor& input,
                      std::unique_ptr<BranchSaved>* saved) const override;

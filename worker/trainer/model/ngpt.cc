@@ -32,7 +32,7 @@ at::Tensor Heads(const at::Tensor& x, const at::Tensor& weight, const RotaryTabl
 at::Tensor Rotate(const at::Tensor& x, const RotaryTable& rotary) {
   const int64_t half = rotary.cosine.size(1);
   const at::Tensor a = x.narrow(3, 0, half), b = x.narrow(3, half, half);
-  return at::cat({a * rotary.cosine - b * rotary.sine, b * rotary.cosine + a * rotary.sine}, 3);
+  return at::cat({a * rotary.cosine - b * rotary.sine, b * rotary.cosine + a * rotary.sine}, 3).to(x.scalar_type());
 }
 
 at::Tensor Attend(const NgptBlock& block, const BranchContext& context, const at::Tensor& x) {
@@ -71,13 +71,14 @@ void DivideByNorm(const at::Tensor& matrix, int64_t dim) {
 
 at::Tensor NgptStepSize(const at::Tensor& stored) { return (stored * (kAlphaInit * Root(stored.size(0)))).abs(); }
 
-NgptBlock MakeNgptBlock(std::shared_ptr<const Block> block, int64_t hidden, int64_t ffn_hidden, at::ScalarType dtype) {
-  const auto make = [&] { return Trainable(at::full({hidden}, 1 / Root(hidden), dtype)); };
+NgptBlock MakeNgptBlock(std::shared_ptr<const Block> block, int64_t hidden, int64_t ffn_hidden,
+                        at::TensorOptions options) {
+  const auto make = [&] { return Trainable(at::full({hidden}, 1 / Root(hidden), options)); };
   return {.block = std::move(block),
           .attention_alpha = make(),
           .ffn_alpha = make(),
           .query_key_scale = make(),
-          .up_gate_scale = Trainable(at::ones({2 * ffn_hidden}, dtype))};
+          .up_gate_scale = Trainable(at::ones({2 * ffn_hidden}, options))};
 }
 
 at::Tensor ApplyNgptBlock(const NgptBlock& block, const BranchContext& context, const at::Tensor& x,
@@ -96,8 +97,8 @@ at::Tensor ApplyNgptBlock(const NgptBlock& block, const BranchContext& context, 
   return y;
 }
 
-at::Tensor MakeLogitScale(int64_t vocab_size, int64_t hidden, at::ScalarType dtype) {
-  return Trainable(at::full({vocab_size}, 1 / Root(hidden), dtype));
+at::Tensor MakeLogitScale(int64_t vocab_size, int64_t hidden, at::TensorOptions options) {
+  return Trainable(at::full({vocab_size}, 1 / Root(hidden), options));
 }
 
 at::Tensor LogitScale(const at::Tensor& stored, int64_t hidden) { return stored * Root(hidden); }

@@ -28,7 +28,8 @@ struct NgptBlock {
 };
 
 /// With all scales where they start.
-NgptBlock MakeNgptBlock(std::shared_ptr<const Block> block, int64_t hidden, int64_t ffn_hidden, at::ScalarType dtype);
+NgptBlock MakeNgptBlock(std::shared_ptr<const Block> block, int64_t hidden, int64_t ffn_hidden,
+                        at::TensorOptions options);
 
 /// alpha of a branch as it works, [hidden], from the parameter as it is stored.
 at::Tensor NgptStepSize(const at::Tensor& stored);
@@ -38,7 +39,7 @@ at::Tensor ApplyNgptBlock(const NgptBlock& block, const BranchContext& context, 
                           const at::Tensor& counted, BlockStats* stats);
 
 /// [vocab], as stored and trainable, for the scale of the logits; and that scale.
-at::Tensor MakeLogitScale(int64_t vocab_size, int64_t hidden, at::ScalarType dtype);
+at::Tensor MakeLogitScale(int64_t vocab_size, int64_t hidden, at::TensorOptions options);
 at::Tensor LogitScale(const at::Tensor& stored, int64_t hidden);
 
 /// Gives each matrix of the block rows of length 1 along hidden (columns, for the two output projections). For the

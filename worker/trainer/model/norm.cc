@@ -10,6 +10,8 @@
 #include <vector>
 
 #include "worker/trainer/model/norm_rows.h"
+#include "worker/trainer/model/ops.h"
+#include "worker/trainer/model/portable.h"
 #include "worker/trainer/model/rows.h"
 
 namespace normlab::trainer {
@@ -88,6 +90,11 @@ NormResult RunNorm(const Norm* norm, const ResidualSum& sum, const at::Tensor& s
   return result;
 }
 
+/// Own kernels know one type; under a model in bfloat16 the stream may be wider than its norms.
+bool HasTypeOf(const Norm* norm, const at::Tensor& x) {
+  return norm == nullptr || norm->gain.scalar_type() == x.scalar_type();
+}
+
 }  // namespace
 
 std::vector<at::Tensor> Norm::Weights() const {
@@ -97,20 +104,25 @@ std::vector<at::Tensor> Norm::Weights() const {
   return weights;
 }
 
-NormResult ApplyNorm(const Norm& norm, const at::Tensor& x) { return RunNorm(&norm, {.branch = x}, {}, {}); }
+NormResult ApplyNorm(const Norm& norm, const at::Tensor& x) { return AddAndNorm(&norm, {.branch = x}, {}, {}); }
 
-NormResult AddAndNorm(const Norm* norm, const ResidualSum& sum, const at::Tensor& result, const SublayerStats& stats) {
-  return RunNorm(norm, sum, result, stats);
+NormResult AddAndNorm(const Norm* norm, const ResidualSum& sum, const at::Tensor& result, const SublayerStats& stats,
+                      at::ScalarType output_type) {
+  if (HasOwnKernels(sum.branch) && HasTypeOf(norm, sum.branch)) return RunNorm(norm, sum, result, stats);
+  if (output_type == at::ScalarType::Undefined && norm != nullptr) output_type = norm->gain.scalar_type();
+  return portable::RunNorm(norm, sum, result, stats, output_type);
 }
 
 TokenStats StatsOf(const at::Tensor& x, const at::Tensor& counted) {
   TokenStats stats;
-  RunNorm(nullptr, {.branch = x}, {}, {.counted = counted, .output = &stats});
+  AddAndNorm(nullptr, {.branch = x}, {}, {.counted = counted, .output = &stats});
   return stats;
 }
 
 NormGradient NormBackward(const Norm& norm, const at::Tensor& grad_output, const at::Tensor& x,
                           const at::Tensor& inv_rms, const at::Tensor& add, double add_scale) {
+  if (!HasOwnKernels(x) || !HasTypeOf(&norm, x))
+    return portable::NormBackward(norm, grad_output, x, inv_rms, add, add_scale);
   const int64_t tokens = x.size(0);
   const int64_t dim = x.size(1);
   const at::Tensor grad_x = at::empty_like(x);
@@ -155,6 +167,7 @@ NormGradient NormBackward(const Norm& norm, const at::Tensor& grad_output, const
 }
 
 at::Tensor SumOfProducts(const at::Tensor& a, const at::Tensor& b) {
+  if (!HasOwnKernels(a) || a.scalar_type() != b.scalar_type()) return ops::ColumnProducts(a, b);
   const int64_t tokens = a.size(0);
   const int64_t dim = a.size(1);
   const at::Tensor chunks = at::zeros({NumChunks(tokens), dim}, a.options());

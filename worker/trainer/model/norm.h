@@ -37,7 +37,7 @@ struct SublayerStats {
 };
 
 struct NormResult {
-  at::Tensor output;   // [tokens, dim]
+  at::Tensor output;   // [tokens, dim], in the type of the norm's gain unless said otherwise
   at::Tensor inv_rms;  // [tokens]: 1 / sqrt(mean(x^2) + eps) or 1 / sqrt(var(x) + eps), for the gradient.
 };
 
@@ -62,7 +62,9 @@ NormResult ApplyNorm(const Norm& norm, const at::Tensor& x);
 
 /// Writes the sum to `result` (which may be sum.branch) and returns its norm; with a null norm, nothing. `stats` are of
 /// the branch's part and of the norm's output, or of the sum where there is no norm.
-NormResult AddAndNorm(const Norm* norm, const ResidualSum& sum, const at::Tensor& result, const SublayerStats& stats);
+/// The norm is in `output_type`, or in that of its gain; own kernels know one type alone, that of all tensors.
+NormResult AddAndNorm(const Norm* norm, const ResidualSum& sum, const at::Tensor& result, const SublayerStats& stats,
+                      at::ScalarType output_type = at::ScalarType::Undefined);
 
 TokenStats StatsOf(const at::Tensor& x, const at::Tensor& counted);
 

@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "worker/trainer/model/norm_rows.h"
+#include "worker/trainer/model/portable.h"
 #include "worker/trainer/model/rows.h"
 
 namespace normlab::trainer {
@@ -34,9 +35,43 @@ void NormToken(const NormWeights<T>& weights, const PartRows& shape, const T* fr
       {.rows = shape.rows, .dim = shape.dim, .branch = from, .norm = &weights, .output = to, .inv_rms = inv_rms});
 }
 
+QkvNormResult ApplyPortably(const QkvNorm& norm, const at::Tensor& qkv) {
+  const int64_t tokens = qkv.size(0), hidden = qkv.size(1) / 3, most = MostRows(norm, hidden);
+  const QkvNormResult result = {
+      .output = qkv.clone(),
+      .inv_rms = at::empty({tokens, 3, most},
+                           qkv.options().dtype(qkv.scalar_type() == at::kDouble ? at::kDouble : at::kFloat))};
+  for (int64_t p = 0; p < 3; ++p) {
+    if (!norm.parts[p]) continue;
+    const PartRows shape = RowsOf(*norm.parts[p], hidden);
+    const NormResult normed = ApplyNorm(*norm.parts[p], qkv.narrow(1, p * hidden, hidden).reshape({-1, shape.dim}));
+    result.output.narrow(1, p * hidden, hidden).copy_(normed.output.view({tokens, hidden}));
+    result.inv_rms.select(1, p).narrow(1, 0, shape.rows).copy_(normed.inv_rms.view({tokens, shape.rows}));
+  }
+  return result;
+}
+
+std::vector<at::Tensor> BackwardPortably(const QkvNorm& norm, const at::Tensor& qkv, const QkvNormResult& result,
+                                         const at::Tensor& grad) {
+  const int64_t tokens = qkv.size(0), hidden = qkv.size(1) / 3;
+  std::vector<at::Tensor> gradients;
+  for (int64_t p = 0; p < 3; ++p) {
+    if (!norm.parts[p]) continue;
+    const PartRows shape = RowsOf(*norm.parts[p], hidden);
+    const at::Tensor part = grad.narrow(1, p * hidden, hidden);
+    const NormGradient one = NormBackward(*norm.parts[p], part.reshape({-1, shape.dim}),
+                                          qkv.narrow(1, p * hidden, hidden).reshape({-1, shape.dim}),
+                                          result.inv_rms.select(1, p).narrow(1, 0, shape.rows).reshape({-1}));
+    part.copy_(one.x.view({tokens, hidden}));
+    gradients.push_back(one.parameters[0]);
+  }
+  return gradients;
+}
+
 }  // namespace
 
 QkvNormResult ApplyQkvNorm(const QkvNorm& norm, const at::Tensor& qkv) {
+  if (!HasOwnKernels(qkv)) return ApplyPortably(norm, qkv);
   const int64_t tokens = qkv.size(0), hidden = qkv.size(1) / 3, most = MostRows(norm, hidden);
   const QkvNormResult result = {.output = at::empty_like(qkv), .inv_rms = at::empty({tokens, 3, most}, qkv.options())};
   WithElementType(qkv, [&]<typename T>(T) {
@@ -63,6 +98,7 @@ QkvNormResult ApplyQkvNorm(const QkvNorm& norm, const at::Tensor& qkv) {
 
 std::vector<at::Tensor> QkvNormBackward(const QkvNorm& norm, const at::Tensor& qkv, const QkvNormResult& result,
                                         const at::Tensor& grad) {
+  if (!HasOwnKernels(qkv)) return BackwardPortably(norm, qkv, result, grad);
   const int64_t tokens = qkv.size(0), hidden = qkv.size(1) / 3, most = MostRows(norm, hidden);
   std::vector<at::Tensor> gradients;
   WithElementType(qkv, [&]<typename T>(T) {

@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <map>
 #include <optional>
 #include <string_view>
 #include <utility>
@@ -29,18 +30,18 @@ namespace normlab::trainer {
 namespace {
 
 /// With gain and bias where they start.
-Norm MakeNorm(const NormPlan& plan, const ModelSpec& model, at::ScalarType dtype) {
-  Norm norm = {.gain = at::full({model.hidden}, plan.gain_init, dtype),
+Norm MakeNorm(const NormPlan& plan, const ModelSpec& model, at::TensorOptions options) {
+  Norm norm = {.gain = at::full({model.hidden}, plan.gain_init, options),
                .output_scale = plan.output_scale,
                .eps = plan.eps_scale * model.norm_eps,
                .kind = plan.kind};
-  if (plan.HasBias()) norm.bias = at::zeros({model.hidden}, dtype);
-  if (plan.HasAlpha()) norm.alpha = at::full({1}, plan.alpha_init, dtype);
+  if (plan.HasBias()) norm.bias = at::zeros({model.hidden}, options);
+  if (plan.HasAlpha()) norm.alpha = at::full({1}, plan.alpha_init, options);
   return norm;
 }
 
-std::optional<Norm> MakeNorm(const std::optional<NormPlan>& plan, const ModelSpec& model, at::ScalarType dtype) {
-  return plan ? std::optional(MakeNorm(*plan, model, dtype)) : std::nullopt;
+std::optional<Norm> MakeNorm(const std::optional<NormPlan>& plan, const ModelSpec& model, at::TensorOptions options) {
+  return plan ? std::optional(MakeNorm(*plan, model, options)) : std::nullopt;
 }
 
 std::vector<at::Tensor> ParametersOf(const Norm& norm) {
@@ -54,15 +55,15 @@ void Append(const std::vector<at::Tensor>& from, std::vector<at::Tensor>* to) {
 }
 
 Sublayer MakeSublayer(const ModelSpec& model, const SublayerPlan& plan, std::shared_ptr<const Branch> branch,
-                      at::ScalarType dtype) {
+                      at::TensorOptions options) {
   Sublayer sublayer = {.plan = plan,
-                       .input_norm = MakeNorm(plan.input_norm, model, dtype),
-                       .branch_norm = MakeNorm(plan.branch_norm, model, dtype),
-                       .sum_norm = MakeNorm(plan.sum_norm, model, dtype),
+                       .input_norm = MakeNorm(plan.input_norm, model, options),
+                       .branch_norm = MakeNorm(plan.branch_norm, model, options),
+                       .sum_norm = MakeNorm(plan.sum_norm, model, options),
                        .branch = std::move(branch)};
   if (plan.branch_scale_kind != BranchScaleKind::kConstant) {
     const int64_t size = plan.branch_scale_kind == BranchScaleKind::kLearnedVector ? model.hidden : 1;
-    sublayer.branch_scale = at::full({size}, plan.branch_scale, dtype);
+    sublayer.branch_scale = at::full({size}, plan.branch_scale, options);
   }
   return sublayer;
 }
@@ -84,11 +85,12 @@ std::vector<at::Tensor> ParametersOf(const Block& block) {
 }
 
 std::shared_ptr<Block> MakeBlock(const ModelSpec& model, const BlockPlan& plan, int layer, bool rounds_stream,
-                                 at::ScalarType dtype) {
+                                 at::TensorOptions options) {
   auto block = std::make_shared<Block>();
-  block->sublayers = {MakeSublayer(model, plan.attention, MakeAttention(model, plan.qkv_norms, layer, dtype), dtype),
-                      MakeSublayer(model, plan.ffn, MakeFfn(model, dtype), dtype)};
-  if (plan.attention.gate != Gate::kNone) block->gate = at::zeros({1}, dtype);
+  block->sublayers = {
+      MakeSublayer(model, plan.attention, MakeAttention(model, plan.qkv_norms, layer, options), options),
+      MakeSublayer(model, plan.ffn, MakeFfn(model, options), options)};
+  if (plan.attention.gate != Gate::kNone) block->gate = at::zeros({1}, options);
   block->rounds_stream = rounds_stream;
   block->parameters = ParametersOf(*block);
   return block;
@@ -129,8 +131,10 @@ void KeepGradNorm(const at::Tensor& x, size_t index, const LayerForwardStats& st
 
 struct Transformer::Impl {
   ModelSpec model;
-  at::ScalarType dtype;
-  at::Tensor embedding;    // [vocab, hidden], trainable
+  at::TensorOptions options;
+  at::ScalarType stream_type;
+  mutable std::map<int64_t, BranchContext> contexts;  // By length: made on the host, kept on the device.
+  at::Tensor embedding;                               // [vocab, hidden], trainable
   at::Tensor positions;    // [max_positions, hidden], trainable; undefined where none are learned.
   at::Tensor embed_scale;  // [1], trainable; undefined without.
   std::optional<Norm> embed_norm;
@@ -141,7 +145,11 @@ struct Transformer::Impl {
   Head head;
   std::vector<Parameter> parameters;
 
-  BranchContext Context(int64_t seq_len) const { return MakeBranchContext(model, seq_len, dtype); }
+  const BranchContext& Context(int64_t seq_len) const {
+    const auto found = contexts.find(seq_len);
+    if (found != contexts.end()) return found->second;
+    return contexts.emplace(seq_len, MakeBranchContext(model, seq_len, options)).first->second;
+  }
 
   /// The stream in front of the first block, [tokens, hidden].
   at::Tensor Embed(const at::Tensor& inputs) const {
@@ -156,7 +164,7 @@ struct Transformer::Impl {
     }
     x = x.flatten(0, 1);
     if (embed_scale.defined()) x = x * embed_scale;
-    return embed_norm ? TrainableNorm(*embed_norm, trainable_embed_norm, x) : x;
+    return (embed_norm ? TrainableNorm(*embed_norm, trainable_embed_norm, x) : x).to(stream_type);
   }
 
   BlockOutput RunBlock(size_t i, const BranchContext& context, const at::Tensor& x, const at::Tensor& counted,
@@ -197,45 +205,53 @@ struct Transformer::Impl {
 };
 
 Transformer::Transformer(const ModelSpec& model, const NormSpec& norm, int64_t vocab_size, uint64_t seed,
-                         at::ScalarType dtype)
+                         at::TensorOptions options)
     : impl_(std::make_unique<Impl>()) {
   CheckModelSpec(model, vocab_size);
   const std::vector<BlockPlan> plans = PlanBlocks(model, norm);
   const NormScheme scheme = SchemeOf(norm);
   impl_->model = model;
-  impl_->dtype = dtype;
-  impl_->embedding = Trainable(at::empty({vocab_size, model.hidden}, dtype));
+  impl_->options = options;
+  const at::ScalarType type = c10::typeMetaToScalarType(options.dtype());
+  const bool is_narrow = type == at::kBFloat16;
+  impl_->stream_type = is_narrow && !RoundsStream(norm) && !scheme.is_ngpt ? at::kFloat : type;
+  if (model.family == "minimax" && (is_narrow || !options.device().is_cpu())) {
+    throw PermanentError(
+        "family minimax has no lightning attention and no experts on a GPU or in bfloat16: set resources.device to "
+        "cpu, or take family llama or gpt2");
+  }
+  impl_->embedding = Trainable(at::empty({vocab_size, model.hidden}, options));
   const Family& family = GetFamily(model.family);
   const bool is_tied = family.head.empty();
-  impl_->head.weight = is_tied ? impl_->embedding.detach() : at::empty({vocab_size, model.hidden}, dtype);
+  impl_->head.weight = is_tied ? impl_->embedding.detach() : at::empty({vocab_size, model.hidden}, options);
   impl_->head.trainable_weight = is_tied ? impl_->embedding : Trainable(impl_->head.weight);
   std::vector<at::Tensor> tensors = {impl_->embedding};  // In the order of ListParameters.
   if (!family.positions.empty()) {
-    impl_->positions = Trainable(at::empty({model.max_positions, model.hidden}, dtype));
+    impl_->positions = Trainable(at::empty({model.max_positions, model.hidden}, options));
     tensors.push_back(impl_->positions);
   }
   if (scheme.has_embed_scale) {
-    impl_->embed_scale = Trainable(at::full({1}, std::sqrt(static_cast<double>(model.hidden)), dtype));
+    impl_->embed_scale = Trainable(at::full({1}, std::sqrt(static_cast<double>(model.hidden)), options));
     tensors.push_back(impl_->embed_scale);
   }
-  impl_->embed_norm = MakeNorm(PlanEmbedNorm(norm, family.has_layer_norm), model, dtype);
+  impl_->embed_norm = MakeNorm(PlanEmbedNorm(norm, family.has_layer_norm), model, options);
   if (impl_->embed_norm) impl_->trainable_embed_norm = ParametersOf(*impl_->embed_norm);
   Append(impl_->trainable_embed_norm, &tensors);
   for (int layer = 1; layer <= model.num_layers; ++layer) {
-    impl_->blocks.push_back(MakeBlock(model, plans[layer - 1], layer, RoundsStream(norm), dtype));
+    impl_->blocks.push_back(MakeBlock(model, plans[layer - 1], layer, RoundsStream(norm), options));
     Append(impl_->blocks.back()->parameters, &tensors);
     if (!scheme.is_ngpt) continue;
-    impl_->ngpt_blocks.push_back(MakeNgptBlock(impl_->blocks.back(), model.hidden, model.ffn_hidden, dtype));
+    impl_->ngpt_blocks.push_back(MakeNgptBlock(impl_->blocks.back(), model.hidden, model.ffn_hidden, options));
     Append(impl_->ngpt_blocks.back().Scales(), &tensors);
   }
   if (norm.final_norm && !scheme.is_ngpt) {
-    impl_->head.norm = MakeNorm(PlanFinalNorm(norm, family.has_layer_norm), model, dtype);
+    impl_->head.norm = MakeNorm(PlanFinalNorm(norm, family.has_layer_norm), model, options);
     impl_->head.trainable_norm = ParametersOf(*impl_->head.norm);
     Append(impl_->head.trainable_norm, &tensors);
   }
   if (!is_tied) tensors.push_back(impl_->head.trainable_weight);
   if (scheme.is_ngpt) {
-    impl_->logit_scale = MakeLogitScale(vocab_size, model.hidden, dtype);
+    impl_->logit_scale = MakeLogitScale(vocab_size, model.hidden, options);
     tensors.push_back(impl_->logit_scale);
   }
 

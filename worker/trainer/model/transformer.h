@@ -36,10 +36,12 @@ struct LayerForwardStats {
 /// alike.
 class Transformer {
  public:
-  /// Throws PermanentError for a scheme or shape that cannot be built. `dtype` is float32 or, to check formulas,
-  /// float64.
+  /// Throws PermanentError for a scheme or shape that cannot be built. Weights have the type and device of `options`:
+  /// float32; float64 to check formulas; bfloat16, which branches and head then compute in, while the stream between
+  /// them is float32 unless norm.residual_dtype says otherwise. On a GPU and in bfloat16 family minimax cannot be
+  /// built.
   Transformer(const ModelSpec& model, const NormSpec& norm, int64_t vocab_size, uint64_t seed,
-              at::ScalarType dtype = at::kFloat);
+              at::TensorOptions options = at::kFloat);
   ~Transformer();
 
   /// Mean cross entropy over all positions, in nats; where gradients are wanted, plus the balance losses of a mixture

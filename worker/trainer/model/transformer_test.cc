@@ -11,6 +11,7 @@
 #include <ostream>
 
 #include "worker/trainer/data/ignored_target.h"
+#include "worker/trainer/model/portable.h"
 #include "worker/trainer/model/testing/reference_model.h"
 
 namespace normlab::trainer {
@@ -150,6 +151,31 @@ TEST_P(SchemeTest, EqualsTheFormulaInFloat64ForwardAndGradient) {
 
 TEST_P(SchemeTest, EqualsTheFormulaInFloat32UpToItsPrecision) {
   ExpectEqualsReference(SmallModel(), GetParam().norm, kVocab, at::kFloat, 3e-5);
+}
+
+TEST_P(SchemeTest, ComputesTheSameWithoutOwnKernels) {
+  const PortableOnly portable;
+  ExpectEqualsReference(SmallModel(), GetParam().norm, kVocab, at::kDouble, 1e-10);
+}
+
+TEST_P(SchemeTest, InBfloat16StaysNearItsFloat32SelfWithTheSameRoundedWeights) {
+  if (GetParam().norm.scheme == "ngpt") GTEST_SKIP() << "unit vectors of 24 numbers keep no digits in bfloat16";
+  const ModelSpec model = SmallModel();
+  const Transformer narrow(model, GetParam().norm, kVocab, /*seed=*/7, at::kBFloat16);
+  const Transformer wide(model, GetParam().norm, kVocab, /*seed=*/7);
+  for (size_t i = 0; i < wide.parameters().size(); ++i) {
+    wide.parameters()[i].tensor.detach().copy_(narrow.parameters()[i].tensor.detach());
+  }
+  const Batch batch = SmallBatch();
+  const at::Tensor loss = narrow.Loss(batch.inputs, batch.targets), expected = wide.Loss(batch.inputs, batch.targets);
+  EXPECT_EQ(loss.scalar_type(), at::kFloat);
+  EXPECT_NEAR(loss.item<double>(), expected.item<double>(), 0.02 * expected.item<double>());
+  loss.backward();
+  expected.backward();
+  std::vector<at::Tensor> actual, wanted;
+  for (const Parameter& p : narrow.parameters()) actual.push_back(p.tensor.grad().to(at::kDouble).flatten());
+  for (const Parameter& p : wide.parameters()) wanted.push_back(p.tensor.grad().to(at::kDouble).flatten());
+  EXPECT_LT(RelativeError(at::cat(actual), at::cat(wanted)), 0.1);
 }
 
 TEST_P(SchemeTest, EqualsTheFormulaWithoutAFinalNorm) {

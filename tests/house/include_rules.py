@@ -19,6 +19,7 @@ ROOMS = {
     "worker/trainer": ("common",),  # Of common only headers that need nothing else: is_standalone_header.
     "cli": ("proto", "common"),
     "bench": ("proto", "common"),
+    "bench/gpu": ("bench", "worker/trainer", "common"),  # The operators that the kernels extend.
     "bench/schemes": ("bench", "worker/trainer", "common"),  # Updates of two models in one process.
     "tests": ("coordinator", "coordinator/engine", "coordinator/scheduler", "coordinator/store", "coordinator/service",
               "coordinator/metrics", "worker/agent", "cli", "proto", "common"),
@@ -29,7 +30,7 @@ _COORDINATOR_TESTS = r"coordinator/.*(_test\.cc|/(testing|simulation)/.*)"
 
 # main.cc sets LibTorch's threads and reports its version.
 _TRAINER_WITH_TORCH = (
-    r"worker/trainer/(model|train|device|diagnostics|cuda|testing)/.*|worker/trainer/([^/]*_test|main)\.cc|bench/schemes/.*")
+    r"worker/trainer/(model|train|device|diagnostics|cuda|testing)/.*|worker/trainer/([^/]*_test|main)\.cc|bench/(gpu|schemes)/.*")
 
 # A library's headers -> the only files that may include them.
 LIBRARIES = (

@@ -21,10 +21,6 @@ namespace {
 
 thread_local bool is_portable_only = false;
 
-at::ScalarType SumType(const at::Tensor& x) { return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }
-
-at::Tensor Wide(const at::Tensor& x) { return x.to(SumType(x)); }
-
 /// Of rows of statistics, [tokens, 3] as ops::ResidualNorm makes them.
 TokenStats Summarize(const at::Tensor& all_rows, const at::Tensor& counted) {
   const at::Tensor rows = counted.defined() ? all_rows.index({counted}) : all_rows;

@@ -42,10 +42,6 @@ engine::NewRun DrawRun(Dice& dice, const UserOptions& options) {
   return run;
 }
 
-History::Seen See(const engine::Run& run) {
-  return {run.id, run.state, run.attempt, run.priority, run.is_held, run.revision};
-}
-
 /// What the reply says that was done, and what of it is to be seen in the state that it came from.
 std::vector<History::Done> ToDone(const History::Operation& operation, const engine::Reply& reply,
                                   const engine::State& state) {
@@ -253,67 +249,6 @@ void Client::Look() {
     });
   });
   Next();
-}
-
-Watcher::Watcher(Timeline& timeline, Dice dice, Observer& observer, Coordinator& coordinator)
-    : timeline_(timeline), dice_(dice), observer_(observer), coordinator_(coordinator) {
-  path_.delay_max = absl::Milliseconds(50);
-}
-
-void Watcher::BreakLink() {
-  if (lane_ != nullptr) lane_->Break();
-}
-
-void Watcher::Connect() {
-  timeline_.After(absl::Milliseconds(500), [this] {
-    if (!coordinator_.is_up()) return Connect();
-    auto lane = std::make_shared<Lane<Batch>>(timeline_, dice_, path_);
-    lane_ = lane;
-    ++observer_.coverage.resyncs;
-    lane->Receive([this](const Batch& batch) { Take(batch); }, [this](const absl::Status&) { Connect(); });
-    // A process that ends takes its streams with it.
-    coordinator_.OnDeath([lane] { lane->Break(); });
-    coordinator_.Read(
-        [this, lane, from = revision_](const absl::Status& status, const service::View* view) -> std::function<void()> {
-          if (!status.ok()) return [lane] { lane->Break(); };
-          Batch first = {.revision = view->state.revision};
-          for (const auto& [id, run] : view->state.runs) {
-            if (run.revision > from) first.runs.push_back(See(run));
-          }
-          coordinator_.AddWatch(
-              [lane, from = view->state.revision](const service::View& view, const engine::Changes& changes) {
-                Batch batch = {.revision = view.state.revision};
-                for (const RunId& id : changes.runs) {
-                  if (view.state.runs.at(id).revision > from) batch.runs.push_back(See(view.state.runs.at(id)));
-                }
-                return [lane, batch = std::move(batch)] { lane->Send(batch); };
-              });
-          return [lane, first = std::move(first)] { lane->Send(first); };
-        });
-  });
-}
-
-void Watcher::Take(const Batch& batch) {
-  if (batch.revision < revision_) observer_.Break("a watcher at {} is told of {}", revision_, batch.revision);
-  revision_ = batch.revision;
-  for (const History::Seen& run : batch.runs) {
-    const auto [known, is_new] = runs_.emplace(run.run, run);
-    if (is_new) continue;
-    if (known->second.revision >= run.revision) {
-      observer_.Break("a watcher sees {} at revision {} after {}", run.run.ToString(), run.revision,
-                      known->second.revision);
-    }
-    known->second = run;
-  }
-}
-
-void Watcher::CheckEnd(const std::map<RunId, engine::Run>& runs) const {
-  for (const auto& [id, run] : runs) {
-    const auto known = runs_.find(id);
-    if (known == runs_.end() || known->second.revision != run.revision || known->second.state != run.state) {
-      observer_.Break("a watcher has missed how {} ended", id.ToString());
-    }
-  }
 }
 
 }  // namespace normlab::simulation

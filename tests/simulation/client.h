@@ -64,33 +64,4 @@ class Client {
   int num_requests_ = 0;
 };
 
-/// Somebody who follows all runs, and comes back with the last revision that he has seen.
-class Watcher {
- public:
-  Watcher(Timeline& timeline, Dice dice, Observer& observer, Coordinator& coordinator);
-
-  void Begin() { Connect(); }
-  void BreakLink();
-  /// Compares what was seen with how it ended.
-  void CheckEnd(const std::map<RunId, engine::Run>& runs) const;
-
- private:
-  struct Batch {
-    int64_t revision = 0;
-    std::vector<History::Seen> runs;
-  };
-
-  void Connect();
-  void Take(const Batch& batch);
-
-  Timeline& timeline_;
-  Dice dice_;
-  Observer& observer_;
-  Coordinator& coordinator_;
-  Path path_;
-  std::shared_ptr<Lane<Batch>> lane_;
-  int64_t revision_ = 0;
-  std::map<RunId, History::Seen> runs_;
-};
-
 }  // namespace normlab::simulation

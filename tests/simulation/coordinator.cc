@@ -40,6 +40,7 @@ void Coordinator::Start() {
   auto loop = Loop::Create(options_, *store_, clock_, *metrics_);
   if (!loop.ok()) return observer_.Break("the loop does not start: {}", loop.status().ToString());
   loop_ = *std::move(loop);
+  change_log_ = std::make_shared<service::ChangeLog>(kChangesKept);
   loop_->AddListener(this);
   observer_.Trace("coordinator {} starts", incarnation_);
   PlanTick(absl::ZeroDuration());
@@ -52,6 +53,7 @@ void Coordinator::Die(absl::Duration down) {
   store_.reset();
   metrics_.reset();
   watches_.clear();
+  change_log_.reset();
   for (const auto& action : std::exchange(at_death_, {})) action();
   by_worker_.clear();
   next_tick_.reset();
@@ -192,6 +194,7 @@ void Coordinator::OnTick(const service::View& view, const engine::Changes& chang
     observer_.Trace("{} {} #{} by {}: {}", event.run.ToString(), engine::Name(event.state), event.attempt, event.actor,
                     event.reason);
   }
+  Emit([log = change_log_, &state = view.state, runs = changes.runs] { log->Append(state, runs); });
   for (const Watch& watch : watches_) Emit(watch(view, changes));
   for (const engine::Outgoing& outgoing : changes.messages) {
     Emit([this, outgoing] {

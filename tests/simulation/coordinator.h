@@ -13,6 +13,7 @@
 #include "coordinator/engine/engine.h"
 #include "coordinator/loop.h"
 #include "coordinator/metrics/metrics.h"
+#include "coordinator/service/change_log.h"
 #include "coordinator/store/store.h"
 #include "tests/simulation/disk.h"
 #include "tests/simulation/faults.h"
@@ -59,9 +60,13 @@ class Coordinator final : public service::TickListener {
   /// No line stands twice in the store, whoever repeated what.
   void CheckLogs();
 
+  /// What the present process keeps for watchers.
+  const std::shared_ptr<service::ChangeLog>& change_log() const { return change_log_; }
+
   /// Once, when the present process ends.
   void OnDeath(std::function<void()> action) { at_death_.push_back(std::move(action)); }
 
+  void OnStart(int64_t revision) override { change_log_->Begin(revision); }
   void OnTick(const service::View& view, const engine::Changes& changes) override;
 
  private:
@@ -102,6 +107,7 @@ class Coordinator final : public service::TickListener {
   std::unique_ptr<store::Store> store_;
   std::unique_ptr<Metrics> metrics_;
   std::unique_ptr<Loop> loop_;
+  std::shared_ptr<service::ChangeLog> change_log_;
   std::map<WorkerId, SessionRef> by_worker_;
   std::set<SessionRef> open_;
   std::vector<Watch> watches_;
@@ -109,6 +115,7 @@ class Coordinator final : public service::TickListener {
   bool is_in_tick_ = false;
   bool is_committing_ = false;
   static constexpr int kTicksAtOnceMax = 1000;
+  static constexpr size_t kChangesKept = 20;
 
   std::optional<absl::Time> next_tick_;
   absl::Time last_tick_ = absl::InfinitePast();

@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "common/ids.h"
-#include "coordinator/engine/run_state.h"
+#include "coordinator/engine/state.h"
 #include "tests/simulation/observer.h"
 
 namespace normlab::simulation {
@@ -107,5 +107,9 @@ class History {
   std::set<ExperimentId> experiments_;
   int64_t revision_floor_ = 0;
 };
+
+inline History::Seen See(const engine::Run& run) {
+  return {run.id, run.state, run.attempt, run.priority, run.is_held, run.revision};
+}
 
 }  // namespace normlab::simulation

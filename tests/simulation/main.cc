@@ -57,10 +57,11 @@ std::optional<Flags> Parse(int argc, char** argv) {
 void PrintCoverage(const Coverage& coverage) {
   fmt::print(
       "{} virtual hours: {} attempts, {} restarts of the coordinator, {} commits lost and {} kept without reply, "
-      "{} leases lost, {} preemptions, {} operations acknowledged, {} unanswered, {} reads, {} watches\n",
+      "{} leases lost, {} preemptions, {} operations acknowledged, {} unanswered, {} reads, {} watches begun, "
+      "{} resumed, {} overrun\n",
       coverage.seconds / 3600, coverage.attempts, coverage.restarts, coverage.lost_commits, coverage.kept_commits,
       coverage.leases_lost, coverage.preemptions, coverage.acknowledged, coverage.unanswered, coverage.reads,
-      coverage.resyncs);
+      coverage.resyncs, coverage.resumes, coverage.overruns);
   for (int i = 0; i < kNumFaults; ++i)
     fmt::print("{} {}{}", kFaultNames[i], coverage.faults[i], i + 1 < kNumFaults ? ", " : "\n");
 }

@@ -32,8 +32,10 @@ struct Coverage {
   int64_t acknowledged = 0;  // Operations of clients.
   int64_t unanswered = 0;
   int64_t reads = 0;
-  int64_t resyncs = 0;  // Of watchers.
-  int64_t seconds = 0;  // Of virtual time.
+  int64_t resyncs = 0;   // Watches that began from all runs as they are.
+  int64_t resumes = 0;   // Watches that went on from a revision.
+  int64_t overruns = 0;  // Watches that fell behind what is kept.
+  int64_t seconds = 0;   // Of virtual time.
 
   void Add(const Coverage& other);
 };

@@ -46,6 +46,8 @@ TEST_F(SimulationTest, ComesToEveryCorner) {
   EXPECT_GT(coverage.acknowledged, 0);
   EXPECT_GT(coverage.reads, 0);
   EXPECT_GT(coverage.resyncs, 0);
+  EXPECT_GT(coverage.resumes, 0);
+  EXPECT_GT(coverage.overruns, 0);
 }
 
 class PlantTest : public testing::TestWithParam<int> {

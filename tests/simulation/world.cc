@@ -155,6 +155,7 @@ class World {
   void Mend() {
     observer_.Trace("calm");
     for (const auto& client : clients_) client->Mend();
+    watcher_->Mend();
     for (const auto& worker : workers_) {
       worker->up().delay_max = worker->down().delay_max = absl::Milliseconds(5);
     }
@@ -214,6 +215,8 @@ void Coverage::Add(const Coverage& other) {
   unanswered += other.unanswered;
   reads += other.reads;
   resyncs += other.resyncs;
+  resumes += other.resumes;
+  overruns += other.overruns;
   seconds += other.seconds;
 }
 

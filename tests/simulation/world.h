@@ -11,6 +11,7 @@
 #include "tests/simulation/history.h"
 #include "tests/simulation/observer.h"
 #include "tests/simulation/rules.h"
+#include "tests/simulation/watcher.h"
 #include "tests/simulation/worker.h"
 
 namespace normlab::simulation {

@@ -1,11 +1,9 @@
 // normlab-worker: wires the agent. See Agent for what it does.
 #include <limits.h>
 #include <signal.h>
-#include <sys/sysinfo.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <filesystem>
@@ -31,6 +29,7 @@
 #include "spdlog/spdlog.h"
 #include "worker/agent/agent.h"
 #include "worker/agent/device_probe.h"
+#include "worker/agent/host_limits.h"
 
 namespace normlab::agent {
 namespace {
@@ -43,7 +42,7 @@ struct Flags {
   std::string coordinator = "127.0.0.1:7070";
   AgentFolders folders;
   std::string metrics = "127.0.0.1:0";
-  int threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  int threads = FindHostLimits().threads;
   std::string trainer;
   std::string bind_host = "127.0.0.1";
   double stop_grace_seconds = 30;
@@ -166,8 +165,7 @@ absl::StatusOr<v1::WorkerInfo> DescribeWorker(const Flags& flags, const WorkerDe
   info.set_host(HostName());
   info.set_device(device.name);
   info.set_device_lacks(device.lacks);
-  struct sysinfo memory = {};
-  if (sysinfo(&memory) == 0) info.set_memory_bytes(static_cast<int64_t>(memory.totalram) * memory.mem_unit);
+  info.set_memory_bytes(FindHostLimits().memory_bytes);
   info.set_threads(flags.threads);
   for (const std::string& label : flags.labels) {
     const size_t equals = label.find('=');

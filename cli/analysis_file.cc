@@ -75,6 +75,21 @@ v1::Analysis FromJson(const json& document) {
   return analysis;
 }
 
+/// The first number that the analysis of a model without finite outputs lacks; empty if there is none.
+std::string FindNull(const json& document) {
+  const auto loss = document.find("loss");
+  if (loss != document.end() && loss->is_null()) return "loss";
+  const json distances = document.value("angular_distance", json::object());
+  for (const char* kind : {"all_positions", "last_position"}) {
+    for (const json& row : distances.value(kind, json::array())) {
+      for (const json& distance : row) {
+        if (distance.is_null()) return fmt::format("angular_distance.{}", kind);
+      }
+    }
+  }
+  return "";
+}
+
 }  // namespace
 
 absl::StatusOr<v1::Analysis> ReadAnalysis(const std::string& text) {
@@ -84,6 +99,12 @@ absl::StatusOr<v1::Analysis> ReadAnalysis(const std::string& text) {
   }
   // The library says what is missing or of another type only by throwing.
   try {
+    if (const std::string field = FindNull(document); !field.empty()) {
+      return absl::FailedPreconditionError(
+          fmt::format("has no number in '{}': what the model computes there is not finite, as after training that "
+                      "diverged; the files stay, and nothing is added to the run's history",
+                      field));
+    }
     v1::Analysis analysis = FromJson(document);
     if (analysis.attempt() > 0 && analysis.step() > 0) return analysis;
     return absl::InvalidArgumentError(

@@ -30,6 +30,17 @@ TEST(AnalysisFileTest, GivesEachNumberToItsLayerAndLeavesOutWhatIsNull) {
   EXPECT_THAT(analysis->layers(1).angular_distance_last(), ElementsAre(0.25));
 }
 
+TEST(AnalysisFileTest, OfADivergedRunIsRefusedWithTheFieldThatIsNoNumber) {
+  std::string text = kText;
+  text.replace(text.find("\"loss\": 3.5"), 11, "\"loss\": null");
+  const absl::Status no_loss = ReadAnalysis(text).status();
+  EXPECT_EQ(no_loss.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(no_loss.message()), HasSubstr("no number in 'loss'"));
+  text = kText;
+  text.replace(text.find("0.625"), 5, "null");
+  EXPECT_THAT(std::string(ReadAnalysis(text).status().message()), HasSubstr("'angular_distance.last_position'"));
+}
+
 TEST(AnalysisFileTest, RefusesWhatIsNoAnalysisOfARun) {
   EXPECT_THAT(std::string(ReadAnalysis("{").status().message()), HasSubstr("is no normlab-analysis-v1"));
   EXPECT_THAT(std::string(ReadAnalysis(R"({"format": "normlab-analysis-v1"})").status().message()), HasSubstr("step"));

@@ -1,5 +1,6 @@
 #include "cli/client.h"
 
+#include <algorithm>
 #include <random>
 
 #include "absl/time/clock.h"
@@ -16,6 +17,8 @@ constexpr absl::Duration kCallTimeout = absl::Seconds(20);
 constexpr absl::Duration kPatience = absl::Seconds(3);
 // A server that accepts and refuses at once must not be asked in a tight loop.
 constexpr absl::Duration kPause = absl::Milliseconds(100);
+// Between two looks at whether the calls were cancelled.
+constexpr absl::Duration kGlance = absl::Milliseconds(50);
 constexpr int kPageSize = 1000;
 
 }  // namespace
@@ -50,6 +53,7 @@ Client::Client(std::string server, std::function<void(const std::string&)> on_re
   runs_ = v1::RunService::NewStub(channel_);
   workers_ = v1::WorkerService::NewStub(channel_);
   admin_ = v1::AdminService::NewStub(channel_);
+  backups_ = v1::BackupService::NewStub(channel_);
 }
 
 absl::Status Client::Explain(const grpc::Status& status) const {
@@ -76,16 +80,41 @@ template <typename Response, typename Call>
 absl::StatusOr<Response> Client::Retry(const Call& call) {
   const absl::Time give_up_at = absl::Now() + kPatience;
   for (bool is_first = true;; is_first = false) {
-    grpc::ClientContext context;
-    context.set_deadline(absl::ToChronoTime(absl::Now() + kCallTimeout));
     Response response;
-    const grpc::Status status = call(&context, &response);
+    const grpc::Status status = Try([&](grpc::ClientContext* context) { return call(context, &response); });
     if (status.ok()) return response;
     if (status.error_code() != grpc::StatusCode::UNAVAILABLE || absl::Now() > give_up_at) return Explain(status);
     if (is_first) on_retry_(fmt::format("{} does not answer; trying again", server_));
     absl::SleepFor(kPause);
-    if (!WaitForConnection(give_up_at - absl::Now())) return Explain(status);
+    while (!is_cancelled() && !WaitForConnection(std::min(kGlance, give_up_at - absl::Now()))) {
+      if (absl::Now() > give_up_at) return Explain(status);
+    }
   }
+}
+
+grpc::Status Client::Try(const std::function<grpc::Status(grpc::ClientContext*)>& call) {
+  grpc::ClientContext context;
+  context.set_deadline(absl::ToChronoTime(absl::Now() + kCallTimeout));
+  {
+    const std::scoped_lock lock(mutex_);
+    if (is_cancelled_) return grpc::Status(grpc::StatusCode::CANCELLED, "interrupted");
+    in_flight_.insert(&context);
+  }
+  const grpc::Status status = call(&context);
+  const std::scoped_lock lock(mutex_);
+  in_flight_.erase(&context);
+  return status;
+}
+
+bool Client::is_cancelled() const {
+  const std::scoped_lock lock(mutex_);
+  return is_cancelled_;
+}
+
+void Client::CancelCalls() {
+  const std::scoped_lock lock(mutex_);
+  is_cancelled_ = true;
+  for (grpc::ClientContext* context : in_flight_) context->TryCancel();
 }
 
 bool Client::WaitForConnection(absl::Duration time) {
@@ -176,6 +205,13 @@ absl::StatusOr<v1::ListEventsResponse> Client::ListEvents(const std::string& run
       [&](auto* context, auto* response) { return runs_->ListEvents(context, request, response); });
 }
 
+absl::StatusOr<v1::HistorySummary> Client::GetHistorySummary(const std::string& run_id) {
+  v1::GetHistorySummaryRequest request;
+  request.set_run_id(run_id);
+  return Retry<v1::HistorySummary>(
+      [&](auto* context, auto* response) { return runs_->GetHistorySummary(context, request, response); });
+}
+
 absl::StatusOr<std::vector<v1::StepHistory>> Client::GetMetrics(const std::string& run_id) {
   std::vector<v1::StepHistory> all;
   v1::GetMetricsRequest request;
@@ -242,6 +278,32 @@ absl::StatusOr<v1::ListTokensResponse> Client::ListTokens() {
 absl::StatusOr<v1::RevokeTokenResponse> Client::RevokeToken(const v1::RevokeTokenRequest& request) {
   return Retry<v1::RevokeTokenResponse>(
       [&](auto* context, auto* response) { return admin_->RevokeToken(context, request, response); });
+}
+
+absl::StatusOr<v1::Backup> Client::ReadToEnd(grpc::ClientReader<v1::BackupProgress>& reader,
+                                             const OnBackupProgress& on_progress) const {
+  v1::BackupProgress progress;
+  while (reader.Read(&progress)) on_progress(progress);
+  const grpc::Status status = reader.Finish();
+  if (!status.ok()) return Explain(status);
+  return progress.backup();
+}
+
+absl::StatusOr<v1::Backup> Client::CreateBackup(const v1::CreateBackupRequest& request,
+                                                const OnBackupProgress& on_progress) {
+  grpc::ClientContext context;
+  return ReadToEnd(*backups_->CreateBackup(&context, request), on_progress);
+}
+
+absl::StatusOr<v1::ListBackupsResponse> Client::ListBackups() {
+  return Retry<v1::ListBackupsResponse>(
+      [&](auto* context, auto* response) { return backups_->ListBackups(context, {}, response); });
+}
+
+absl::StatusOr<v1::Backup> Client::VerifyBackup(const v1::VerifyBackupRequest& request,
+                                                const OnBackupProgress& on_progress) {
+  grpc::ClientContext context;
+  return ReadToEnd(*backups_->VerifyBackup(&context, request), on_progress);
 }
 
 absl::StatusOr<v1::Info> Client::GetInfo() {

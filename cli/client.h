@@ -3,9 +3,12 @@
 
 #include <functional>
 #include <memory>
+#include <mutex>
+#include <set>
 #include <string>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "common/grpc_channel.h"
@@ -13,6 +16,7 @@
 #include "grpcpp/channel.h"
 #include "grpcpp/client_context.h"
 #include "normlab/v1/admin.grpc.pb.h"
+#include "normlab/v1/backup.grpc.pb.h"
 #include "normlab/v1/experiment.grpc.pb.h"
 #include "normlab/v1/run.grpc.pb.h"
 #include "normlab/v1/worker.grpc.pb.h"
@@ -45,6 +49,7 @@ class Client {
   /// The first `limit` waiting runs in the order of the queue.
   absl::StatusOr<v1::ListQueueResponse> ListQueue(int limit);
   absl::StatusOr<v1::ListEventsResponse> ListEvents(const std::string& run_id);
+  absl::StatusOr<v1::HistorySummary> GetHistorySummary(const std::string& run_id);
   /// The whole history of a run, in order of step.
   absl::StatusOr<std::vector<v1::StepHistory>> GetMetrics(const std::string& run_id);
   /// At most `limit` steps of the history after `after_step`.
@@ -58,6 +63,12 @@ class Client {
   absl::StatusOr<v1::CreateTokenResponse> CreateToken(const v1::CreateTokenRequest& request);
   absl::StatusOr<v1::ListTokensResponse> ListTokens();
   absl::StatusOr<v1::RevokeTokenResponse> RevokeToken(const v1::RevokeTokenRequest& request);
+  using OnBackupProgress = std::function<void(const v1::BackupProgress&)>;
+  /// One try only: a second one would make a second backup. Takes as long as the backup does.
+  absl::StatusOr<v1::Backup> CreateBackup(const v1::CreateBackupRequest& request, const OnBackupProgress& on_progress);
+  absl::StatusOr<v1::ListBackupsResponse> ListBackups();
+  /// One try only; takes as long as reading the backup does.
+  absl::StatusOr<v1::Backup> VerifyBackup(const v1::VerifyBackupRequest& request, const OnBackupProgress& on_progress);
   /// One try only; for showing what answers, and for waiting until something does.
   absl::StatusOr<v1::Info> GetInfo();
 
@@ -71,6 +82,9 @@ class Client {
   /// waits on it, so this is also the way to pause between tries.
   bool WaitForConnection(absl::Duration time);
 
+  /// Ends the retried calls in flight, and all later ones at once, with CANCELLED. From any thread.
+  void CancelCalls() ABSL_LOCKS_EXCLUDED(mutex_);
+
   const std::string& server() const { return server_; }
   /// `status` with the address and what to do in its message if the coordinator could not be reached.
   absl::Status Explain(const grpc::Status& status) const;
@@ -78,6 +92,12 @@ class Client {
  private:
   template <typename Response, typename Call>
   absl::StatusOr<Response> Retry(const Call& call);
+  /// One try of a call.
+  grpc::Status Try(const std::function<grpc::Status(grpc::ClientContext*)>& call) ABSL_LOCKS_EXCLUDED(mutex_);
+  bool is_cancelled() const ABSL_LOCKS_EXCLUDED(mutex_);
+  /// The last message's backup.
+  absl::StatusOr<v1::Backup> ReadToEnd(grpc::ClientReader<v1::BackupProgress>& reader,
+                                       const OnBackupProgress& on_progress) const;
 
   const std::string server_;
   const std::function<void(const std::string&)> on_retry_;
@@ -88,6 +108,10 @@ class Client {
   std::unique_ptr<v1::RunService::Stub> runs_;
   std::unique_ptr<v1::WorkerService::Stub> workers_;
   std::unique_ptr<v1::AdminService::Stub> admin_;
+  std::unique_ptr<v1::BackupService::Stub> backups_;
+  mutable std::mutex mutex_;
+  std::set<grpc::ClientContext*> in_flight_ ABSL_GUARDED_BY(mutex_);
+  bool is_cancelled_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace normlab::cli

@@ -59,8 +59,39 @@ class FakeRuns : public v1::RunService::Service {
     while (is_endless && !context->IsCancelled()) std::this_thread::yield();
     return grpc::Status::OK;
   }
+  grpc::Status GetHistorySummary(grpc::ServerContext*, const v1::GetHistorySummaryRequest*,
+                                 v1::HistorySummary* summary) override {
+    if (summaries++ == 0) return grpc::Status(grpc::StatusCode::UNAVAILABLE, "connection reset");
+    summary->set_num_steps(7);
+    return grpc::Status::OK;
+  }
   std::atomic<int> streams = 0;
+  std::atomic<int> summaries = 0;
   std::atomic<bool> is_endless = false;
+};
+
+class FakeBackups : public v1::BackupService::Service {
+ public:
+  grpc::Status CreateBackup(grpc::ServerContext*, const v1::CreateBackupRequest*,
+                            grpc::ServerWriter<v1::BackupProgress>* writer) override {
+    ++made;
+    v1::BackupProgress progress;
+    progress.set_bytes_done(1);
+    writer->Write(progress);
+    if (is_going_away) return grpc::Status(grpc::StatusCode::UNAVAILABLE, "going away");
+    progress.mutable_backup()->set_name("backup-1");
+    writer->Write(progress);
+    return grpc::Status::OK;
+  }
+  grpc::Status ListBackups(grpc::ServerContext*, const v1::ListBackupsRequest*,
+                           v1::ListBackupsResponse* response) override {
+    if (lists++ == 0) return grpc::Status(grpc::StatusCode::UNAVAILABLE, "connection reset");
+    response->add_backups()->set_name("backup-1");
+    return grpc::Status::OK;
+  }
+  std::atomic<int> made = 0;
+  std::atomic<int> lists = 0;
+  std::atomic<bool> is_going_away = false;
 };
 
 class ClientTest : public ::testing::Test {
@@ -71,12 +102,14 @@ class ClientTest : public ::testing::Test {
     builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
     builder.RegisterService(&experiments_);
     builder.RegisterService(&runs_);
+    builder.RegisterService(&backups_);
     server_ = builder.BuildAndStart();
     address_ = fmt::format("127.0.0.1:{}", port);
   }
 
   FakeExperiments experiments_;
   FakeRuns runs_;
+  FakeBackups backups_;
   std::unique_ptr<grpc::Server> server_;
   std::string address_;
 };
@@ -109,6 +142,36 @@ TEST_F(ClientTest, AnUnreachableCoordinatorIsNamedWithWhatToDo) {
   EXPECT_EQ(info.status().code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(std::string(info.status().message()), HasSubstr("no coordinator answers at " + address_));
   EXPECT_THAT(std::string(info.status().message()), HasSubstr("normlab up"));
+}
+
+TEST_F(ClientTest, ReadsOfHistoriesAndBackupsAreTriedAgain) {
+  Client client(address_, [](const std::string&) {});
+  const auto summary = client.GetHistorySummary("exp-0001.01");
+  ASSERT_TRUE(summary.ok()) << summary.status();
+  EXPECT_EQ(summary->num_steps(), 7);
+  const auto backups = client.ListBackups();
+  ASSERT_TRUE(backups.ok()) << backups.status();
+  EXPECT_EQ(backups->backups_size(), 1);
+}
+
+TEST_F(ClientTest, ABackupIsMadeOnceAndAnUnreachableCoordinatorNamed) {
+  Client client(address_, [](const std::string&) {});
+  int steps = 0;
+  const auto backup = client.CreateBackup({}, [&](const v1::BackupProgress&) { ++steps; });
+  ASSERT_TRUE(backup.ok()) << backup.status();
+  EXPECT_EQ(backup->name(), "backup-1");
+  EXPECT_EQ(steps, 2);
+  backups_.is_going_away = true;
+  const absl::Status lost = client.CreateBackup({}, [](const v1::BackupProgress&) {}).status();
+  EXPECT_EQ(backups_.made, 2);
+  EXPECT_THAT(std::string(lost.message()), HasSubstr("no coordinator answers at " + address_));
+}
+
+TEST_F(ClientTest, AfterCancelNothingIsSent) {
+  Client client(address_, [](const std::string&) {});
+  client.CancelCalls();
+  EXPECT_EQ(client.ListBackups().status().code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(backups_.lists, 0);
 }
 
 TEST_F(ClientTest, AStreamIsOpenedAgainWhenItBreaksAndEndsWhenTheServerEndsIt) {

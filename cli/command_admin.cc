@@ -6,7 +6,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/time/time.h"
-#include "cli/backup_client.h"
+#include "cli/client.h"
 #include "cli/commands.h"
 #include "cli/format.h"
 #include "cli/progress_line.h"
@@ -108,7 +108,7 @@ absl::StatusOr<ExitCode> RunWhoAmI(const Session& session) {
 }
 
 /// Shows how far the work is on stderr.
-BackupClient::OnProgress ShowOn(ProgressLine& line) {
+Client::OnBackupProgress ShowOn(ProgressLine& line) {
   return [&line](const v1::BackupProgress& progress) {
     const double total = static_cast<double>(progress.bytes_total());
     const double done = static_cast<double>(progress.bytes_done());
@@ -126,7 +126,7 @@ absl::StatusOr<ExitCode> RunBackupCreate(const Session& session) {
   v1::CreateBackupRequest request;
   request.set_actor(UserName());
   ProgressLine line("backup", session.is_json());
-  NORMLAB_ASSIGN_OR_RETURN(const v1::Backup backup, BackupClient(session).CreateBackup(request, ShowOn(line)));
+  NORMLAB_ASSIGN_OR_RETURN(const v1::Backup backup, session.Connect()->CreateBackup(request, ShowOn(line)));
   line.Finish();
   if (session.is_json()) {
     fmt::print("{}", ToJson(backup));
@@ -139,7 +139,7 @@ absl::StatusOr<ExitCode> RunBackupCreate(const Session& session) {
 }
 
 absl::StatusOr<ExitCode> RunBackupList(const Session& session) {
-  NORMLAB_ASSIGN_OR_RETURN(const auto response, BackupClient(session).ListBackups());
+  NORMLAB_ASSIGN_OR_RETURN(const auto response, session.Connect()->ListBackups());
   if (session.is_json()) {
     fmt::print("{}", ToJson(response));
     return ExitCode::kOk;
@@ -157,7 +157,7 @@ absl::StatusOr<ExitCode> RunBackupVerify(const VerifyOptions& options, const Ses
   v1::VerifyBackupRequest request;
   request.set_name(options.name);
   ProgressLine line("check", session.is_json());
-  NORMLAB_ASSIGN_OR_RETURN(const v1::Backup backup, BackupClient(session).VerifyBackup(request, ShowOn(line)));
+  NORMLAB_ASSIGN_OR_RETURN(const v1::Backup backup, session.Connect()->VerifyBackup(request, ShowOn(line)));
   line.Finish();
   fmt::print("{}", session.is_json() ? ToJson(backup) : BackupText(backup) + "; it is whole\n");
   return ExitCode::kOk;

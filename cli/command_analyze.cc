@@ -49,7 +49,9 @@ absl::Status Record(const AnalyzeOptions& options, const Session& session) {
   const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
   absl::StatusOr<v1::Analysis> analysis = ReadAnalysis(text);
   if (!analysis.ok()) {
-    return absl::InternalError(fmt::format("{} {}", path.string(), std::string(analysis.status().message())));
+    const absl::StatusCode code =
+        absl::IsFailedPrecondition(analysis.status()) ? analysis.status().code() : absl::StatusCode::kInternal;
+    return absl::Status(code, fmt::format("{} {}", path.string(), std::string(analysis.status().message())));
   }
   analysis->set_build(std::string(BuildId()));
   v1::RecordAnalysisRequest request;

@@ -64,6 +64,8 @@ absl::StatusOr<report::Input> Fetch(Client& client, const std::string& id, bool 
     NORMLAB_ASSIGN_OR_RETURN(record.history, client.GetMetrics(run.id()));
     NORMLAB_ASSIGN_OR_RETURN(const v1::ListEventsResponse events, client.ListEvents(run.id()));
     record.events.assign(events.events().begin(), events.events().end());
+    NORMLAB_ASSIGN_OR_RETURN(const v1::HistorySummary summary, client.GetHistorySummary(run.id()));
+    record.has_events_expired = summary.has_events_expired_at();
     input.runs.push_back(std::move(record));
     progress.Update(static_cast<double>(input.runs.size()) / static_cast<double>(runs.size()), run.id());
   }

@@ -5,7 +5,6 @@
 #include "cli/client.h"
 #include "cli/commands.h"
 #include "cli/format.h"
-#include "common/grpc_status.h"
 #include "common/ids.h"
 #include "common/spec.h"
 #include "common/status.h"
@@ -76,45 +75,6 @@ void PrintEvents(const v1::ListEventsResponse& events) {
   fmt::print("\nEvents:\n{}", table.Render(WantsColor(STDOUT_FILENO)));
 }
 
-/// "steps 1 to 600, 598 of them reported; 2 reports are missing in 1 gap: 120 to 123".
-std::string HistoryText(const v1::HistorySummary& summary) {
-  std::vector<std::string> parts;
-  if (summary.num_steps() > 0) {
-    parts.push_back(fmt::format("reports of {} steps from {} to {}", summary.num_steps(), summary.first_step(),
-                                summary.last_step()));
-  }
-  if (summary.num_missing() > 0) {
-    std::vector<std::string> places;
-    for (const v1::HistorySummary::Gap& gap : summary.gaps()) {
-      if (places.size() < 3) places.push_back(fmt::format("between {} and {}", gap.after_step(), gap.before_step()));
-    }
-    parts.push_back(fmt::format("{} reports are missing in {} gaps, {}{}", summary.num_missing(), summary.num_gaps(),
-                                fmt::join(places, ", "), summary.num_gaps() > 3 ? ", ..." : ""));
-  }
-  if (summary.num_log_lines_dropped() > 0) {
-    parts.push_back(fmt::format("the oldest {} log lines were dropped", summary.num_log_lines_dropped()));
-  }
-  const auto add_expired = [&parts](const char* what, bool has_expired, const google::protobuf::Timestamp& time) {
-    if (has_expired) parts.push_back(fmt::format("retention removed the {} at {}", what, TimeText(time)));
-  };
-  add_expired("log lines", summary.has_logs_expired_at(), summary.logs_expired_at());
-  add_expired("reports", summary.has_history_expired_at(), summary.history_expired_at());
-  add_expired("events", summary.has_events_expired_at(), summary.events_expired_at());
-  return fmt::format("{}", fmt::join(parts, "; "));
-}
-
-absl::StatusOr<v1::HistorySummary> GetHistorySummary(const std::string& id, const Session& session) {
-  const auto runs = v1::RunService::NewStub(MakeChannel(session.server, session.security));
-  v1::GetHistorySummaryRequest request;
-  request.set_run_id(id);
-  grpc::ClientContext context;
-  context.set_deadline(absl::ToChronoTime(absl::Now() + absl::Seconds(30)));
-  v1::HistorySummary summary;
-  const grpc::Status status = runs->GetHistorySummary(&context, request, &summary);
-  if (!status.ok()) return FromGrpc(status);
-  return summary;
-}
-
 void PrintRun(const v1::Run& run, const v1::HistorySummary& history) {
   const absl::Time now = absl::Now();
   PrintLine("run", run.id());
@@ -148,7 +108,7 @@ absl::StatusOr<ExitCode> ShowRun(const std::string& id, const Session& session) 
   const auto client = session.Connect();
   NORMLAB_ASSIGN_OR_RETURN(const v1::Run run, client->GetRun(id));
   NORMLAB_ASSIGN_OR_RETURN(const v1::ListEventsResponse events, client->ListEvents(id));
-  NORMLAB_ASSIGN_OR_RETURN(const v1::HistorySummary history, GetHistorySummary(id, session));
+  NORMLAB_ASSIGN_OR_RETURN(const v1::HistorySummary history, client->GetHistorySummary(id));
   if (session.is_json()) {
     // {"run": {...}, "history": {...}, "events": [...]}: the others go in front of the list's own key.
     const std::string list =
@@ -168,9 +128,11 @@ absl::StatusOr<ExitCode> ShowRun(const std::string& id, const Session& session) 
       break;
     case v1::SUCCEEDED:
       session.Hint(fmt::format("results: normlab compare {}", run.experiment_id()));
-      session.Hint(run.progress().analysis_steps().empty()
-                       ? fmt::format("what its layers do: normlab analyze {0} --out analysis/{0}", id)
-                       : fmt::format("what its layers do: normlab report {} -o report.html", run.experiment_id()));
+      if (!run.progress().analysis_steps().empty()) {
+        session.Hint(fmt::format("what its layers do: normlab report {} -o report.html", run.experiment_id()));
+      } else if (!HasDiverged(run)) {
+        session.Hint(fmt::format("what its layers do: normlab analyze {0} --out analysis/{0}", id));
+      }
       break;
     default:
       session.Hint(fmt::format("follow it: normlab watch {0}   what it says: normlab logs -f {0}", id));

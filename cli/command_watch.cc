@@ -40,12 +40,23 @@ class Screen {
     std::fflush(stdout);
   }
 
+  /// Draws what is still unread of runs that have ended; until all is read, or the user interrupts.
+  void Finish(Interrupt& interrupt) {
+    if (!reader_) return;
+    interrupt.SetCallback([this] { reader_->Cancel(); });
+    reader_->Finish();
+    interrupt.SetCallback(nullptr);
+  }
+
   void Update(const v1::WatchRunsResponse& response) {
     const absl::Time now = absl::Now();
     const std::scoped_lock lock(mutex_);
     note_.clear();
     for (const v1::Run& run : response.runs()) {
-      runs_[RunId::Parse(run.id()).value_or(RunId{})] = run;
+      v1::Run& known = runs_[RunId::Parse(run.id()).value_or(RunId{})];
+      // After a reconnect, what was sent behind the last revision to resume from comes again.
+      if (run.revision() <= known.revision()) continue;
+      known = run;
       if (is_json_) fmt::print("{}\n", ToJson(run, /*is_indented=*/false));
       if (!is_json_ && !is_live_ && filter_.ShouldPrint(run, now)) {
         fmt::print("{}  {}\n", absl::FormatTime("%H:%M:%S", now, absl::LocalTimeZone()), DescribeRun(run));
@@ -145,6 +156,7 @@ absl::StatusOr<ExitCode> RunWatch(const WatchOptions& options, const Session& se
           [&](const std::string&) { screen.Lost(fmt::format("no answer from {}; trying again", client->server())); });
       request.clear_since_revision();  // If it was too old: all runs as they are now.
     } while (absl::IsOutOfRange(status));
+    if (status.ok()) screen.Finish(interrupt);
     runs = screen.runs();
   }
   if (absl::IsCancelled(status)) {

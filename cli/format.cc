@@ -75,6 +75,38 @@ Cell StateCell(const v1::Run& run) {
   }
 }
 
+std::string HistoryText(const v1::HistorySummary& summary) {
+  const auto count = [](int64_t number, const char* thing) {
+    return fmt::format("{} {}{}", number, thing, number == 1 ? "" : "s");
+  };
+  std::vector<std::string> parts;
+  if (summary.num_steps() == 1) parts.push_back(fmt::format("report of step {}", summary.first_step()));
+  if (summary.num_steps() > 1) {
+    parts.push_back(fmt::format("reports of {} steps from {} to {}", summary.num_steps(), summary.first_step(),
+                                summary.last_step()));
+  }
+  if (summary.num_missing() > 0) {
+    std::vector<std::string> places;
+    for (const v1::HistorySummary::Gap& gap : summary.gaps()) {
+      if (places.size() < 3) places.push_back(fmt::format("between {} and {}", gap.after_step(), gap.before_step()));
+    }
+    parts.push_back(fmt::format("{} {} missing in {}, {}{}", count(summary.num_missing(), "report"),
+                                summary.num_missing() == 1 ? "is" : "are", count(summary.num_gaps(), "gap"),
+                                fmt::join(places, ", "), summary.num_gaps() > 3 ? ", ..." : ""));
+  }
+  if (summary.num_log_lines_dropped() == 1) parts.push_back("the oldest log line was dropped");
+  if (summary.num_log_lines_dropped() > 1) {
+    parts.push_back(fmt::format("the oldest {} log lines were dropped", summary.num_log_lines_dropped()));
+  }
+  const auto add_expired = [&parts](const char* what, bool has_expired, const google::protobuf::Timestamp& time) {
+    if (has_expired) parts.push_back(fmt::format("retention removed the {} at {}", what, TimeText(time)));
+  };
+  add_expired("log lines", summary.has_logs_expired_at(), summary.logs_expired_at());
+  add_expired("reports", summary.has_history_expired_at(), summary.history_expired_at());
+  add_expired("events", summary.has_events_expired_at(), summary.events_expired_at());
+  return fmt::format("{}", fmt::join(parts, "; "));
+}
+
 absl::Duration TimeLeft(const v1::Run& run) {
   const v1::RunProgress& progress = run.progress();
   if (!(progress.tokens_per_second() > 0)) return absl::InfiniteDuration();

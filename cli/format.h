@@ -35,6 +35,10 @@ bool HasDiverged(const v1::Run& run);
 /// The state in its colour; a run that diverged says so.
 Cell StateCell(const v1::Run& run);
 
+/// What is stored of a run's reports, and what is missing: "reports of 598 steps from 1 to 600; 2 reports are missing
+/// in 1 gap, between 119 and 122". Empty if there is nothing to say.
+std::string HistoryText(const v1::HistorySummary& summary);
+
 /// Time to the last step at the present speed; infinite if that is not known.
 absl::Duration TimeLeft(const v1::Run& run);
 

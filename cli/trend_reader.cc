@@ -19,9 +19,23 @@ TrendReader::TrendReader(std::unique_ptr<Client> client, std::function<void(RunI
     : client_(std::move(client)), on_change_(std::move(on_change)), thread_([this] { Work(); }) {}
 
 TrendReader::~TrendReader() {
+  Cancel();
+  if (thread_.joinable()) thread_.join();
+}
+
+void TrendReader::Cancel() {
   {
     const std::scoped_lock lock(mutex_);
     is_ending_ = true;
+  }
+  changed_.notify_all();
+  client_->CancelCalls();
+}
+
+void TrendReader::Finish() {
+  {
+    const std::scoped_lock lock(mutex_);
+    is_finishing_ = true;
   }
   changed_.notify_all();
   thread_.join();
@@ -54,24 +68,27 @@ void TrendReader::Work() {
   while (!is_ending_) {
     const auto next = Next();
     if (!next) {
+      if (is_finishing_) return;
       changed_.wait(lock);
       continue;
     }
     lock.unlock();
-    Read(next->first, next->second);
+    const bool has_answer = Read(next->first, next->second);
     lock.lock();
-    changed_.wait_for(lock, kPause, [this] { return is_ending_; });
+    if (is_finishing_ && !has_answer) return;
+    changed_.wait_for(lock, kPause, [this] { return is_ending_ || is_finishing_; });
   }
 }
 
-void TrendReader::Read(RunId run, int64_t step) {
+bool TrendReader::Read(RunId run, int64_t step) {
   Trend& trend = trends_[run];
   const auto history = client_->GetMetricsAfter(run.ToString(), trend.last_step, kPageSize);
-  if (!history.ok()) return;
+  if (!history.ok()) return false;
   Extend(*history, &trend);
   // Not every step has a report.
   if (static_cast<int>(history->size()) < kPageSize) trend.last_step = std::max(trend.last_step, step);
   on_change_(run, trend);
+  return true;
 }
 
 }  // namespace normlab::cli

@@ -25,6 +25,12 @@ class TrendReader {
   TrendReader(std::unique_ptr<Client> client, std::function<void(RunId run, const Trend& trend)> on_change);
   ~TrendReader();
 
+  /// Ends the call in flight; nothing is read any more. From any thread.
+  void Cancel();
+  /// Reads what is still unread of the runs that are followed, without a pause, and ends at the first error or when
+  /// cancelled. Nothing is read afterwards.
+  void Finish();
+
   /// Which runs to read, with the step that each has come to; those that have nothing new are not asked for.
   void Follow(std::vector<std::pair<RunId, int64_t>> runs);
 
@@ -32,7 +38,8 @@ class TrendReader {
   void Work();
   /// The next run that has new steps, and the step that it has come to; nullopt if none has.
   std::optional<std::pair<RunId, int64_t>> Next();
-  void Read(RunId run, int64_t step);
+  /// False if there was no answer.
+  bool Read(RunId run, int64_t step);
 
   const std::unique_ptr<Client> client_;
   const std::function<void(RunId run, const Trend& trend)> on_change_;
@@ -44,7 +51,8 @@ class TrendReader {
   std::condition_variable changed_;
   std::vector<std::pair<RunId, int64_t>> runs_;  // Guarded by mutex_.
   size_t next_ = 0;                              // Guarded by mutex_.
-  bool is_ending_ = false;                       // Guarded by mutex_.
+  bool is_ending_ = false;                       // Guarded by mutex_. At the next look.
+  bool is_finishing_ = false;                    // Guarded by mutex_. When all has been read.
   std::thread thread_;
 };
 

@@ -37,7 +37,7 @@ absl::StatusOr<absl::Time> ParseMoment(const std::string& text, absl::Time now, 
 }
 
 std::string CountText(double count) {
-  if (count < 1000) return fmt::format("{:.3g}", count);
+  if (count < 999.5) return fmt::format("{:.3g}", count);
   for (const char* unit : {"k", "M", "G"}) {
     count /= 1000;
     if (count < 999.5) return fmt::format("{:.{}f}{}", count, count < 9.995 ? 2 : count < 99.95 ? 1 : 0, unit);

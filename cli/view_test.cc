@@ -46,8 +46,33 @@ TEST(UnitsTest, DurationsCountsAndBytesReadAsPeopleSayThem) {
   EXPECT_EQ(CountText(12345), "12.3k");
   EXPECT_EQ(CountText(4'560'000), "4.56M");
   EXPECT_EQ(CountText(999'600), "1.00M");
+  EXPECT_EQ(CountText(999.4), "999");
+  EXPECT_EQ(CountText(999.7), "1.00k");
   EXPECT_EQ(BytesText(999), "999 B");
   EXPECT_EQ(BytesText(3'100'000), "3.10 MB");
+}
+
+TEST(HistoryTextTest, CountsWhatIsStoredAndWhatIsMissing) {
+  v1::HistorySummary summary;
+  EXPECT_EQ(HistoryText(summary), "");
+  summary.set_num_steps(1);
+  summary.set_first_step(10);
+  summary.set_last_step(10);
+  EXPECT_EQ(HistoryText(summary), "report of step 10");
+  summary.set_num_steps(598);
+  summary.set_first_step(1);
+  summary.set_last_step(600);
+  summary.set_num_missing(1);
+  summary.set_num_gaps(1);
+  summary.add_gaps()->set_after_step(119);
+  summary.mutable_gaps(0)->set_before_step(121);
+  EXPECT_EQ(HistoryText(summary),
+            "reports of 598 steps from 1 to 600; 1 report is missing in 1 gap, between 119 and 121");
+  summary.set_num_missing(12);
+  summary.set_num_gaps(2);
+  EXPECT_THAT(HistoryText(summary), HasSubstr("12 reports are missing in 2 gaps, between 119 and 121"));
+  summary.set_num_log_lines_dropped(1);
+  EXPECT_THAT(HistoryText(summary), HasSubstr("; the oldest log line was dropped"));
 }
 
 TEST(UnitsTest, ABarIsAlwaysAsWideAsAskedFor) {

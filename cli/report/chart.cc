@@ -24,6 +24,19 @@ struct Scale {
   }
 };
 
+/// The shapes of markers 1, 2, ..., from their middle.
+struct Marker {
+  const char* sign;
+  const char* path;
+};
+constexpr Marker kMarkers[] = {{"●", "m-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z"},
+                               {"■", "m-3.5-3.5h7v7h-7z"},
+                               {"▲", "m0-4.5l4.5 8h-9z"},
+                               {"◆", "m0-5l5 5l-5 5l-5-5z"}};
+constexpr std::size_t kMarkersOfALine = 8;
+
+const Marker& MarkerOf(int marker) { return kMarkers[static_cast<std::size_t>(marker - 1) % std::size(kMarkers)]; }
+
 bool IsShown(const Chart& chart, double value) { return std::isfinite(value) && (!chart.is_log || value > 0); }
 
 Scale MakeScale(double low, double high, bool is_log, double from, double to) {
@@ -89,11 +102,20 @@ void DrawAxes(const Chart& chart, const Scale& x, const Scale& y, std::string* s
       (kTop + kHeight - kBottom) / 2, EscapeHtml(chart.y_title));
 }
 
+void DrawMarkers(const ChartLine& line, const std::vector<const ChartPoint*>& points, const Scale& x, const Scale& y,
+                 std::string* svg) {
+  const std::size_t count = std::min(kMarkersOfALine, points.size());
+  for (std::size_t i = 0; i < count; ++i) {
+    const ChartPoint& point = *points[(2 * i + 1) * points.size() / (2 * count)];
+    *svg += fmt::format(R"svg(<path class="marker" fill="var(--{})" d="M{:.1f} {:.1f}{}"/>)svg", line.color, x(point.x),
+                        y(point.y), MarkerOf(line.marker).path);
+  }
+}
+
 void DrawLine(const Chart& chart, const ChartLine& line, const Scale& x, const Scale& y, std::string* svg) {
   std::string path, upper, lower;
   bool has_band = false;
-  int shown = 0;
-  const ChartPoint* last = nullptr;
+  std::vector<const ChartPoint*> shown;
   for (const ChartPoint& point : line.points) {
     if (!IsShown(chart, point.y)) continue;
     path += fmt::format("{}{:.1f} {:.1f}", path.empty() ? "M" : " L", x(point.x), y(point.y));
@@ -101,15 +123,17 @@ void DrawLine(const Chart& chart, const ChartLine& line, const Scale& x, const S
     upper += fmt::format("{}{:.1f} {:.1f}", upper.empty() ? "M" : " L", x(point.x), y(point.high));
     lower = fmt::format(" L{:.1f} {:.1f}", x(point.x), y(low)) + lower;
     has_band = has_band || low < point.high;
-    last = &point;
-    ++shown;
+    shown.push_back(&point);
   }
-  if (shown == 0) return;
+  if (shown.empty()) return;
   if (has_band)
     *svg += fmt::format(R"svg(<path class="band" fill="var(--{})" d="{}{} Z"/>)svg", line.color, upper, lower);
-  if (shown == 1) {
-    *svg += fmt::format(R"svg(<circle fill="var(--{})" cx="{:.1f}" cy="{:.1f}" r="3.5"/>)svg", line.color, x(last->x),
-                        y(last->y));
+  if (line.marker > 0) DrawMarkers(line, shown, x, y, svg);
+  if (shown.size() == 1) {
+    if (line.marker == 0) {
+      *svg += fmt::format(R"svg(<circle fill="var(--{})" cx="{:.1f}" cy="{:.1f}" r="3.5"/>)svg", line.color,
+                          x(shown[0]->x), y(shown[0]->y));
+    }
     return;
   }
   *svg += fmt::format(R"svg(<path class="line" stroke="var(--{})" d="{}"><title>{}</title></path>)svg", line.color,
@@ -133,6 +157,8 @@ void DrawBars(const ChartLine& line, const Scale& x, const Scale& y, std::string
 }
 
 }  // namespace
+
+std::string MarkerSign(int marker) { return marker == 0 ? "" : MarkerOf(marker).sign; }
 
 std::string EscapeHtml(const std::string& text) {
   std::string escaped;

@@ -19,6 +19,7 @@ struct ChartLine {
   std::string label;
   std::string color;  // "c0".
   std::vector<ChartPoint> points;
+  int marker = 0;  // 0: none; else a shape on some of the points, for lines that share a colour.
 };
 
 struct Chart {
@@ -39,6 +40,9 @@ std::pair<double, double> RangeOf(const Chart& chart);
 /// <svg>, with a title for screen readers, axes with 1-2-5 ticks, bands, lines; the legend stands in HTML below. Empty
 /// if there is nothing to show.
 std::string ToSvg(const Chart& chart);
+
+/// The shape of a marker as a character, for a legend; empty for 0.
+std::string MarkerSign(int marker);
 
 /// <, >, & and quotes as entities.
 std::string EscapeHtml(const std::string& text);

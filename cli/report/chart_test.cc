@@ -2,6 +2,8 @@
 
 #include <gmock/gmock.h>
 
+#include <set>
+
 namespace normlab::report {
 namespace {
 
@@ -33,6 +35,24 @@ TEST(ChartTest, OnePointIsADotAndAFlatLineIsDrawn) {
 TEST(ChartTest, ABandIsDrawnWhereSeedsDiffer) {
   EXPECT_THAT(ToSvg(ChartOf({{1, 2, 1, 3}, {2, 2, 1, 3}})), HasSubstr("class=\"band\""));
   EXPECT_THAT(ToSvg(ChartOf({{1, 2, 2, 2}, {2, 3, 3, 3}})), Not(HasSubstr("class=\"band\"")));
+}
+
+TEST(ChartTest, AMarkerStandsOnAFewPointsAndHasASignForTheLegend) {
+  std::vector<ChartPoint> points;
+  for (int i = 0; i < 100; ++i) points.push_back({i * 1.0, 2, 2, 2});
+  Chart chart = ChartOf(points);
+  EXPECT_THAT(ToSvg(chart), Not(HasSubstr("class=\"marker\"")));
+  std::set<std::string> signs;
+  for (int marker = 1; marker <= 4; ++marker) {
+    chart.lines[0].marker = marker;
+    const std::string svg = ToSvg(chart);
+    int count = 0;
+    for (std::size_t at = svg.find("\"marker\""); at != std::string::npos; at = svg.find("\"marker\"", at + 1)) ++count;
+    EXPECT_EQ(count, 8);
+    signs.insert(MarkerSign(marker));
+  }
+  EXPECT_EQ(signs.size(), 4);
+  EXPECT_EQ(MarkerSign(0), "");
 }
 
 TEST(ChartTest, TextOfUsersCannotBecomeMarkup) {

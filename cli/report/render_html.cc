@@ -18,10 +18,18 @@ constexpr int kNumColors = 8;
 
 std::string ColorOf(std::size_t arm) { return fmt::format("c{}", arm % kNumColors); }
 
+/// The line of an arm: those beyond the number of colours have a marker as well.
+ChartLine LineOf(const Arm& arm, std::size_t place, std::vector<ChartPoint> points) {
+  return {arm.label, ColorOf(place), std::move(points), static_cast<int>(place / kNumColors)};
+}
+
 std::string LegendOf(const Chart& chart) {
   std::string html = "<ul class=\"legend\">";
   for (const ChartLine& line : chart.lines) {
-    html += fmt::format("<li><i style=\"background:var(--{})\"></i>{}</li>", line.color, EscapeHtml(line.label));
+    html += fmt::format("<li><i style=\"background:var(--{})\"></i>", line.color);
+    if (line.marker > 0)
+      html += fmt::format("<b style=\"color:var(--{})\">{}</b> ", line.color, MarkerSign(line.marker));
+    html += EscapeHtml(line.label) + "</li>";
   }
   return html + "</ul>";
 }
@@ -73,8 +81,8 @@ std::string LossFigures(const Report& report) {
   for (std::size_t i = 0; i < report.arms.size(); ++i) {
     const Arm& arm = report.arms[i];
     const Group& group = arm.groups[arm.best];
-    train.lines.push_back({arm.label, ColorOf(i), PointsOf(group.train_loss)});
-    validation.lines.push_back({arm.label, ColorOf(i), PointsOf(group.validation_loss)});
+    train.lines.push_back(LineOf(arm, i, PointsOf(group.train_loss)));
+    validation.lines.push_back(LineOf(arm, i, PointsOf(group.validation_loss)));
   }
   const std::string note = "Mean over seeds; the band is from the smallest to the largest seed.";
   return FigureOf(train, note) + FigureOf(validation, note);
@@ -88,8 +96,8 @@ std::string LayerFigures(const Report& report) {
   for (std::size_t i = 0; i < report.arms.size(); ++i) {
     const Arm& arm = report.arms[i];
     const Group& group = arm.groups[arm.best];
-    if (!group.variance.empty()) variance.lines.push_back({arm.label, ColorOf(i), PointsOf(group.variance.back())});
-    if (group.gradient_norm) gradient.lines.push_back({arm.label, ColorOf(i), PointsOf(*group.gradient_norm)});
+    if (!group.variance.empty()) variance.lines.push_back(LineOf(arm, i, PointsOf(group.variance.back())));
+    if (group.gradient_norm) gradient.lines.push_back(LineOf(arm, i, PointsOf(*group.gradient_norm)));
   }
   return FigureOf(variance, "Of the residual stream behind each layer, mean over tokens and seeds.") +
          FigureOf(gradient, "Over all parameters of a layer, before clipping, mean over seeds.");
@@ -191,7 +199,7 @@ std::string JacobianFigure(const Report& report) {
   for (std::size_t i = 0; i < report.arms.size(); ++i) {
     const auto& study = report.arms[i].groups[report.arms[i].best].study;
     if (!study || study->jacobian.mean.empty()) continue;
-    chart.lines.push_back({report.arms[i].label, ColorOf(i), PointsOf(study->jacobian)});
+    chart.lines.push_back(LineOf(report.arms[i], i, PointsOf(study->jacobian)));
   }
   return FigureOf(chart,
                   "E |J v − v|² / |v|² for random v; near 0 the layer does nothing. The band is from the smallest "

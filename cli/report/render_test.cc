@@ -43,6 +43,32 @@ TEST(RenderTest, IsTheSameBytesForTheSameReport) {
 
 TEST(RenderTest, SaysThatTwoSeedsAreFew) { EXPECT_THAT(ToHtml(Sample()), HasSubstr("2 seeds: differences")); }
 
+TEST(RenderTest, TextOfUsersCannotBecomeMarkdown) {
+  Report report = Sample();
+  report.experiment.mutable_spec()->set_name(R"(a|b*c_d<e`f[g](h)\i)");
+  EXPECT_THAT(ToMarkdown(report), HasSubstr(R"(# a\|b\*c\_d\<e\`f\[g](h)\\i)"));
+}
+
+TEST(RenderTest, ArmsThatShareAColourDifferInTheirMarker) {
+  Input input;
+  for (int arm = 0; arm < 9; ++arm) {
+    input.runs.push_back(MakeRun({{"norm.scheme", std::string(1, static_cast<char>('a' + arm))}}, 4 + 0.1 * arm));
+    input.runs.back().history = testing::LossHistory({6, 5, 4});
+  }
+  const std::string html = ToHtml(*MakeReport(input, ""));
+  EXPECT_THAT(html, HasSubstr("<i style=\"background:var(--c0)\"></i>a</li>"));
+  EXPECT_THAT(html, HasSubstr("<i style=\"background:var(--c0)\"></i><b style=\"color:var(--c0)\">●</b> i</li>"));
+  EXPECT_THAT(html, HasSubstr("class=\"marker\""));
+}
+
+TEST(RenderTest, WhatRetentionRemovedIsEmptyOrNull) {
+  Input input{.runs = {MakeRun({{"norm.scheme", "lns"}}, 4)}};
+  input.runs[0].has_events_expired = true;
+  const Report report = *MakeReport(input, "");
+  EXPECT_THAT(ToCsv(report), HasSubstr("exp-0001.01,lns,,succeeded,4,1,0,\n"));
+  EXPECT_TRUE(nlohmann::json::parse(ToJson(report))["arms"][0]["groups"][0]["runs"][0]["worker_hours"].is_null());
+}
+
 TEST(RenderTest, CsvHasOneLinePerRun) {
   const std::string csv = ToCsv(Sample());
   EXPECT_EQ(std::count(csv.begin(), csv.end(), '\n'), 5);

@@ -1,4 +1,5 @@
 #include <nlohmann/json.hpp>
+#include <string_view>
 
 #include "cli/report/render.h"
 #include "cli/report/study.h"
@@ -14,7 +15,7 @@ using nlohmann::ordered_json;
 std::string EscapeMarkdown(const std::string& text) {
   std::string escaped;
   for (const char c : text) {
-    if (c == '|' || c == '*' || c == '_' || c == '<') escaped += '\\';
+    if (std::string_view("\\`*_[<|").find(c) != std::string_view::npos) escaped += '\\';
     escaped += c == '\n' ? ' ' : c;
   }
   return escaped;
@@ -95,7 +96,7 @@ ordered_json JsonOf(const Group& group) {
                     {"validation_loss", OrNull(run.loss)},
                     {"attempts", run.attempts},
                     {"tokens", run.tokens},
-                    {"worker_hours", run.worker_hours},
+                    {"worker_hours", OrNull(run.worker_hours)},
                     {"reason", run.reason}});
   }
   for (const LayerProfile& profile : group.variance) variance.push_back(JsonOf(profile));
@@ -158,7 +159,8 @@ std::string ToCsv(const Report& report) {
     for (const Group& group : arm.groups) {
       for (const RunSummary& run : group.runs) {
         text += fmt::format("{},{},{},{},{},{},{},{}\n", run.id, CsvField(arm.label), group.lr, run.outcome,
-                            run.loss ? fmt::format("{}", *run.loss) : "", run.attempts, run.tokens, run.worker_hours);
+                            run.loss ? fmt::format("{}", *run.loss) : "", run.attempts, run.tokens,
+                            run.worker_hours ? fmt::format("{}", *run.worker_hours) : "");
       }
     }
   }

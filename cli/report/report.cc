@@ -56,11 +56,11 @@ std::string OutcomeOf(const v1::Run& run) {
 
 RunSummary Summarize(const RunRecord& record) {
   const v1::Run& run = record.run;
-  RunSummary summary{.id = run.id(),
-                     .outcome = OutcomeOf(run),
-                     .attempts = run.attempt(),
-                     .worker_hours = ReservedHours(record.events) * run.spec().resources().workers(),
-                     .tokens = run.progress().tokens()};
+  RunSummary summary{
+      .id = run.id(), .outcome = OutcomeOf(run), .attempts = run.attempt(), .tokens = run.progress().tokens()};
+  if (!record.has_events_expired) {
+    summary.worker_hours = ReservedHours(record.events) * run.spec().resources().workers();
+  }
   if (summary.outcome == "succeeded" && run.progress().has_eval()) summary.loss = run.progress().eval().loss();
   if (summary.outcome != "succeeded") {
     summary.reason = run.reason();

@@ -23,6 +23,7 @@ struct RunRecord {
   v1::Run run;
   std::vector<v1::StepHistory> history;  // In order of step.
   std::vector<v1::Event> events;         // Oldest first.
+  bool has_events_expired = false;       // Retention removed events, if not all of them.
 };
 
 struct Input {
@@ -82,7 +83,7 @@ struct RunSummary {
   std::string outcome;  // "succeeded", "diverged", "failed", ...
   std::optional<double> loss;
   int attempts = 0;
-  double worker_hours = 0;  // Time that gangs were reserved, times workers.
+  std::optional<double> worker_hours;  // Time that gangs were reserved, times workers; nullopt if events are gone.
   std::int64_t tokens = 0;
   std::string reason;  // Why it ended, if not well, or why its last attempt but one did.
 };
@@ -144,7 +145,7 @@ struct Report {
   std::vector<Arm> arms;                    // Best first; those without a loss last.
   std::vector<ComparisonFamily> families;
   std::vector<Environment> environments;  // In order of the first run.
-  int attempts_unknown = 0;               // That started under a coordinator which did not store their environment.
+  int attempts_unknown = 0;               // Whose environment was not stored, or was removed by retention.
   std::string coordinator_build;
   std::string report_build;
   bool is_complete = true;  // Every run has ended.

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 
 #include "cli/report/history.h"
+#include "cli/report/tables.h"
 #include "cli/report/testing/sample_runs.h"
 
 namespace normlab::report {
@@ -73,6 +74,39 @@ TEST(ReportTest, ARunThatWasTriedAgainSaysWhy) {
   const auto report = MakeReport({.runs = {record}}, "");
   ASSERT_TRUE(report.ok());
   EXPECT_EQ(report->arms[0].groups[0].runs[0].reason, "attempt 1 was lost: worker w1 was lost");
+}
+
+TEST(ReportTest, WhatRetentionRemovedIsUnknownAndNotZero) {
+  RunRecord whole = MakeRun({{"norm.scheme", "lns"}, {"seed", "1"}}, 4.0);
+  whole.events = {testing::EventAt(0, v1::STARTING), testing::StartedEvent("0.1.0+a"),
+                  testing::EventAt(7200, v1::SUCCEEDED)};
+  whole.events[1].mutable_time()->set_seconds(3600);
+  RunRecord expired = MakeRun({{"norm.scheme", "lns"}, {"seed", "2"}}, 4.0);
+  expired.run.set_attempt(3);
+  *expired.run.mutable_environment() = whole.events[1].environment();
+  expired.has_events_expired = true;
+  RunRecord alone = MakeRun({{"norm.scheme", "pre_ln"}, {"seed", "1"}}, 4.5);
+  alone.has_events_expired = true;
+  const auto report = MakeReport({.runs = {whole, expired, alone}}, "");
+  ASSERT_TRUE(report.ok());
+  EXPECT_THAT(report->arms[0].groups[0].runs[0].worker_hours, Optional(DoubleNear(2, 1e-12)));
+  EXPECT_EQ(report->arms[0].groups[0].runs[1].worker_hours, std::nullopt);
+  EXPECT_EQ(CostTable(*report).rows[0].back(), "2.00 (1 of 2 runs)");
+  EXPECT_EQ(CostTable(*report).rows[1].back(), "–");
+  ASSERT_EQ(report->environments.size(), 1);
+  EXPECT_EQ(report->environments[0].attempts, 2) << "the run keeps the environment of its last attempt";
+  EXPECT_EQ(report->attempts_unknown, 3) << "two of the second run, one of the third";
+}
+
+TEST(ReportTest, LayersAreIdleOnlyBesideOnesThatCostSomething) {
+  RunRecord useful = MakeRun({{"norm.scheme", "lns"}, {"seed", "1"}}, 4.0);
+  useful.history.push_back(testing::AnalyzedStep(10, {1, 0.05, 1}, 0.5));
+  RunRecord useless = MakeRun({{"norm.scheme", "pre_ln"}, {"seed", "1"}}, 4.5);
+  useless.history.push_back(testing::AnalyzedStep(10, {-0.1, -0.2, 1}, 0.5));
+  const auto report = MakeReport({.runs = {useful, useless}}, "");
+  ASSERT_TRUE(report.ok());
+  EXPECT_EQ(RemovalTable(*report).rows[0].back(), "1");
+  EXPECT_EQ(RemovalTable(*report).rows[1].back(), "–");
 }
 
 TEST(ReportTest, ADivergedRunIsShownAsSuchAndHasNoLoss) {

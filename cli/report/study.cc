@@ -61,6 +61,19 @@ std::vector<std::vector<double>> MeanDistances(const std::vector<const v1::Analy
 
 bool HasStarted(const v1::Event& event) { return event.state() == v1::RUNNING; }
 
+/// One for each attempt that is known to have started with it: of the events, or, where retention removed them, that of
+/// the last attempt.
+std::vector<const v1::AttemptEnvironment*> KnownEnvironments(const RunRecord& record) {
+  std::vector<const v1::AttemptEnvironment*> known;
+  for (const v1::Event& event : record.events) {
+    if (HasStarted(event) && event.has_environment()) known.push_back(&event.environment());
+  }
+  if (known.empty() && record.has_events_expired && record.run.has_environment()) {
+    known.push_back(&record.run.environment());
+  }
+  return known;
+}
+
 }  // namespace
 
 std::optional<LayerStudy> MeanStudy(const std::vector<const std::vector<v1::StepHistory>*>& histories) {
@@ -84,18 +97,16 @@ std::vector<Environment> EnvironmentsOf(const std::vector<RunRecord>& runs) {
   std::vector<Environment> environments;
   std::map<std::tuple<std::string, std::string, std::string, std::string, std::string>, std::size_t> places;
   for (const RunRecord& record : runs) {
-    for (const v1::Event& event : record.events) {
-      if (!HasStarted(event) || !event.has_environment()) continue;
-      const v1::AttemptEnvironment& with = event.environment();
-      const std::tuple key(with.worker_build(), with.started().torch_version(), with.started().device(),
-                           with.worker_host(), with.coordinator_build());
+    for (const v1::AttemptEnvironment* with : KnownEnvironments(record)) {
+      const std::tuple key(with->worker_build(), with->started().torch_version(), with->started().device(),
+                           with->worker_host(), with->coordinator_build());
       const auto [place, is_new] = places.emplace(key, environments.size());
       if (is_new) {
-        environments.push_back({.worker_build = with.worker_build(),
-                                .torch_version = with.started().torch_version(),
-                                .device = with.started().device(),
-                                .worker_host = with.worker_host(),
-                                .coordinator_build = with.coordinator_build()});
+        environments.push_back({.worker_build = with->worker_build(),
+                                .torch_version = with->started().torch_version(),
+                                .device = with->started().device(),
+                                .worker_host = with->worker_host(),
+                                .coordinator_build = with->coordinator_build()});
       }
       Environment& environment = environments[place->second];
       ++environment.attempts;
@@ -108,16 +119,16 @@ std::vector<Environment> EnvironmentsOf(const std::vector<RunRecord>& runs) {
 }
 
 int CountUnknownEnvironments(const std::vector<RunRecord>& runs) {
-  std::size_t count = 0;
+  int count = 0;
   for (const RunRecord& record : runs) {
-    std::set<int> started, known;  // An attempt has more than one event while it runs.
+    std::set<int> started;  // An attempt has more than one event while it runs.
     for (const v1::Event& event : record.events) {
       if (HasStarted(event)) started.insert(event.attempt());
-      if (event.has_environment()) known.insert(event.attempt());
     }
-    count += started.size() - known.size();
+    const int attempts = record.has_events_expired ? record.run.attempt() : static_cast<int>(started.size());
+    count += std::max(0, attempts - static_cast<int>(KnownEnvironments(record).size()));
   }
-  return static_cast<int>(count);
+  return count;
 }
 
 bool AreMixed(const std::vector<Environment>& environments) {

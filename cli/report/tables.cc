@@ -159,9 +159,11 @@ TextTable RemovalTable(const Report& report) {
     std::sort(sorted.begin(), sorted.end());
     const double median = (sorted[(sorted.size() - 1) / 2] + sorted[sorted.size() / 2]) / 2;
     const auto idle = std::count_if(costs.begin(), costs.end(), [&](double cost) { return cost < 0.1 * median; });
+    // Where half of the layers cost nothing, a tenth of the median is no measure.
+    const std::string idle_text = median > 0 ? std::to_string(idle) : kNone;
     table.rows.push_back({arm.label, std::to_string(study->num_runs), fmt::format("{}", fmt::join(study->steps, ", ")),
                           text(std::min_element(costs.begin(), costs.end())), Signed(median, 4),
-                          text(std::max_element(costs.begin(), costs.end())), std::to_string(idle)});
+                          text(std::max_element(costs.begin(), costs.end())), idle_text});
   }
   return table;
 }
@@ -187,25 +189,30 @@ TextTable EnvironmentTable(const Report& report) {
 }
 
 TextTable CostTable(const Report& report) {
-  TextTable table{.title = "Cost",
-                  .note =
-                      "All runs of an arm. Worker hours count the time for which gangs were reserved. Energy was not "
-                      "measured.",
-                  .header = {"arm", "runs", "attempts", "tokens", "worker hours"},
-                  .is_number = {false, true, true, true, true}};
+  TextTable table{
+      .title = "Cost",
+      .note =
+          "All runs of an arm. Worker hours count the time for which gangs were reserved; runs whose events "
+          "retention removed are left out. Energy was not measured.",
+      .header = {"arm", "runs", "attempts", "tokens", "worker hours"},
+      .is_number = {false, true, true, true, true}};
   for (const Arm& arm : report.arms) {
-    int runs = 0, attempts = 0;
+    int runs = 0, attempts = 0, runs_with_hours = 0;
     double tokens = 0, hours = 0;
     for (const Group& group : arm.groups) {
       for (const RunSummary& run : group.runs) {
         ++runs;
         attempts += run.attempts;
         tokens += static_cast<double>(run.tokens);
-        hours += run.worker_hours;
+        hours += run.worker_hours.value_or(0);
+        runs_with_hours += run.worker_hours.has_value();
       }
     }
-    table.rows.push_back({arm.label, std::to_string(runs), std::to_string(attempts), cli::CountText(tokens),
-                          fmt::format("{:.2f}", hours)});
+    std::string hours_text = runs_with_hours > 0 ? fmt::format("{:.2f}", hours) : kNone;
+    if (runs_with_hours > 0 && runs_with_hours < runs)
+      hours_text += fmt::format(" ({} of {} runs)", runs_with_hours, runs);
+    table.rows.push_back(
+        {arm.label, std::to_string(runs), std::to_string(attempts), cli::CountText(tokens), hours_text});
   }
   return table;
 }

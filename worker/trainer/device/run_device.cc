@@ -2,10 +2,12 @@
 
 #include <ATen/Context.h>
 #include <ATen/detail/CUDAHooksInterface.h>
+#include <c10/core/CachingDeviceAllocator.h>
 #include <dlfcn.h>
 #include <fmt/format.h>
 #include <torch/version.h>
 
+#include <cstdlib>
 #include <exception>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -74,7 +76,8 @@ Found Find() {
   return {.device = {.device = c10::Device(c10::kCUDA, 0),
                      .name = driver.gpu->name,
                      .memory_bytes = driver.gpu->memory_bytes,
-                     .kernels_lack = LoadKernels()},
+                     .kernels_lack = LoadKernels(),
+                     .is_narrow = true},
           .gpu = driver.gpu};
 }
 
@@ -84,8 +87,12 @@ RunDevice FindDevice() { return Find().device; }
 
 RunDevice OpenDevice(const std::string& wish, EventSink& events) {
   if (wish == "cpu") return {};
+  // Without it cuBLAS gives other bits from run to run; read when it starts.
+  setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0);
   RunDevice device = FindDevice();
   if (device.is_cuda()) {
+    at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/true);
+    at::globalContext().setDeterministicFillUninitializedMemory(false);
     if (!device.kernels_lack.empty()) {
       events.Emit(LogLine{.severity = Severity::kWarning,
                           .text = fmt::format("normlab's CUDA kernels are not used, LibTorch's own operations are: {}",
@@ -99,11 +106,18 @@ RunDevice OpenDevice(const std::string& wish, EventSink& events) {
                     "resources.worker_labels {{device: cuda}}, or let device be auto",
                     device.lacks));
   }
-  // A host without a driver was never meant to compute on a GPU; one with a driver was.
-  const bool is_surprise = AskDriver().gpu.has_value();
-  events.Emit(LogLine{.severity = is_surprise ? Severity::kWarning : Severity::kInfo,
-                      .text = fmt::format("training on the CPU: {}", device.lacks)});
+  // A host without a GPU was never meant to compute on one.
+  if (AskDriver().gpu) {
+    events.Emit(
+        LogLine{.severity = Severity::kWarning, .text = fmt::format("training on the CPU: {}", device.lacks)});
+  }
   return device;
+}
+
+int64_t PeakDeviceBytes(const RunDevice& device) {
+  if (!device.is_cuda()) return 0;
+  const auto stats = at::getDeviceAllocator(device.device.type())->getDeviceStats(device.device.index());
+  return stats.allocated_bytes[static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE)].peak;
 }
 
 std::string ProbeLine() {

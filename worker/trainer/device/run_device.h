@@ -18,6 +18,8 @@ struct RunDevice {
   std::string lacks;         // Why it is no GPU, in one line for people; empty if it is.
   std::string kernels_lack;  // GPU: why normlab's own kernels are not loaded; empty if they are.
 
+  bool is_narrow = false;  // Computes in bfloat16 where the spec stores weights so: GPUs.
+
   bool is_cuda() const { return device.is_cuda(); }
 };
 
@@ -30,6 +32,9 @@ RunDevice FindDevice();
 /// The device of a run whose spec wishes for "auto", "cpu" or "cuda". With "cpu" nothing is loaded. Says as a warning
 /// what a worker's GPU lacks where "auto" has to do without, and throws std::runtime_error where "cuda" has to.
 RunDevice OpenDevice(const std::string& wish, EventSink& events);
+
+/// Most bytes that LibTorch has had allocated on a GPU so far; 0 on a CPU.
+int64_t PeakDeviceBytes(const RunDevice& device);
 
 /// What `normlab-train --probe-device` prints: one line of JSON with device ("cpu" or "cuda"), name, memory_bytes,
 /// compute_capability, torch, lacks and kernels_lack.

@@ -27,8 +27,11 @@ class GradSync::Hook : public torch::autograd::PostAccumulateGradHook {
   size_t bucket_;
 };
 
-GradSync::GradSync(Gang& gang, const std::vector<Parameter>& parameters) : gang_(gang), parameters_(parameters) {
-  if (gang.world_size() > 1) MakeBuckets();
+GradSync::GradSync(Gang& gang, const std::vector<Parameter>& parameters, bool is_wide)
+    : gang_(gang),
+      parameters_(parameters),
+      is_wide_(is_wide && parameters.front().tensor.scalar_type() == at::kBFloat16) {
+  if (gang.world_size() > 1 || is_wide_) MakeBuckets();
 }
 
 GradSync::~GradSync() {
@@ -54,10 +57,12 @@ void GradSync::MakeBuckets() {
     Bucket& bucket = buckets_[b];
     int64_t size = 0;
     for (const size_t index : bucket.parameters) size += parameters_[index].tensor.numel();
-    bucket.flat = at::zeros({size}, parameters_.front().tensor.options().requires_grad(false));
+    const at::TensorOptions options = parameters_.front().tensor.options().requires_grad(false);
+    bucket.flat = at::zeros({size}, is_wide_ ? options.dtype(at::kFloat) : options);
     int64_t offset = 0;
     for (const size_t index : bucket.parameters) {
       const at::Tensor& parameter = parameters_[index].tensor;
+      if (is_wide_) parameter.set_grad_dtype(at::kFloat);
       // Autograd adds into a gradient that is there already, in place.
       parameter.mutable_grad() = bucket.flat.narrow(0, offset, parameter.numel()).view(parameter.sizes());
       offset += parameter.numel();
@@ -93,7 +98,9 @@ void GradSync::Finish() {
   if (next_bucket_ != buckets_.size()) {
     throw std::logic_error("backward left a parameter without gradient, so that its bucket was never sent");
   }
-  for (Bucket& bucket : buckets_) std::exchange(bucket.sum, nullptr)->Wait();
+  for (Bucket& bucket : buckets_) {
+    if (const auto sum = std::exchange(bucket.sum, nullptr)) sum->Wait();  // None in a gang of one.
+  }
 }
 
 }  // namespace normlab::trainer

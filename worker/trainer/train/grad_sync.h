@@ -16,7 +16,8 @@ namespace normlab::trainer {
 /// complete, so that all ranks send in one order. With one process gradients are plain and nothing is sent. One thread.
 class GradSync {
  public:
-  GradSync(Gang& gang, const std::vector<Parameter>& parameters);
+  /// With `is_wide` gradients of weights in bfloat16 are added up, over micro batches and ranks, in float32.
+  GradSync(Gang& gang, const std::vector<Parameter>& parameters, bool is_wide = false);
   ~GradSync();
 
   /// Call before the first backward of an update.
@@ -42,6 +43,7 @@ class GradSync {
 
   Gang& gang_;
   const std::vector<Parameter>& parameters_;
+  bool is_wide_;
   std::vector<Bucket> buckets_;
   size_t next_bucket_ = 0;
   bool is_last_backward_ = false;

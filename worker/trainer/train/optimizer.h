@@ -17,7 +17,8 @@ namespace normlab::trainer {
 /// that part alone. The same bits at any number of threads.
 class Adam {
  public:
-  /// State of one slice; float32 [end - begin].
+  /// State of one slice; float32 [end - begin], where the weights are. Of weights in bfloat16 under bf16_pure the
+  /// moments are bfloat16 as well.
   struct State {
     ParameterSlice slice;
     at::Tensor exp_avg;
@@ -47,8 +48,11 @@ class Adam {
     int64_t end;
   };
 
+  void StepPortably(int64_t step, double lr, double grad_scale);
+
   const std::vector<Parameter>& parameters_;
   TrainSpec train_;
+  bool is_portable_;  // By LibTorch's fused operation: on a GPU and in bfloat16.
   Rounding rounding_;
   std::vector<State> states_;
   std::vector<Chunk> chunks_;

@@ -1,10 +1,13 @@
 #include "worker/trainer/train/tensor_norms.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/ops/_foreach_norm.h>
+#include <ATen/ops/stack.h>
 
 #include <algorithm>
 #include <cmath>
 
+#include "worker/trainer/model/portable.h"
 #include "worker/trainer/train/flat_kernels.h"
 
 namespace normlab::trainer {
@@ -44,7 +47,19 @@ void ForEachPiece(const std::vector<at::Tensor>& tensors,
   });
 }
 
+namespace {
+
+/// In float32, and one copy to the host for all.
+std::vector<double> NormsOnDevice(const std::vector<at::Tensor>& tensors) {
+  std::vector<at::Tensor> found = at::_foreach_norm(tensors, 2, at::kFloat);
+  const at::Tensor norms = at::stack(found).to(at::kCPU, at::kDouble);
+  return {norms.const_data_ptr<double>(), norms.const_data_ptr<double>() + norms.numel()};
+}
+
+}  // namespace
+
 std::vector<double> NormsOf(const std::vector<at::Tensor>& tensors) {
+  if (!tensors.empty() && !HasOwnKernels(tensors.front())) return NormsOnDevice(tensors);
   std::vector<double> sums(NumPieces(tensors));
   ForEachPiece(tensors, [&](size_t piece, size_t, const float* values, int64_t count) {
     sums[piece] = SumOfSquares(values, count);

@@ -15,7 +15,8 @@ void ForEachPiece(const std::vector<at::Tensor>& tensors,
 /// Pieces that ForEachPiece makes.
 size_t NumPieces(const std::vector<at::Tensor>& tensors);
 
-/// Euclidean norm of each contiguous float32 tensor, summed in float64; the same bits at any number of threads.
+/// Euclidean norm of each contiguous float32 tensor, summed in float64; the same bits at any number of threads. Of
+/// tensors on a GPU or in bfloat16 by LibTorch, summed in float32.
 std::vector<double> NormsOf(const std::vector<at::Tensor>& tensors);
 
 /// Root of the sum of squares.

@@ -14,6 +14,8 @@
 #include <stdexcept>
 #include <utility>
 
+#include "worker/trainer/device/gpu_table.h"
+#include "worker/trainer/device/memory_estimate.h"
 #include "worker/trainer/train/fingerprint.h"
 #include "worker/trainer/train/peak_flops.h"
 #include "worker/trainer/train/schedule.h"
@@ -28,19 +30,55 @@ constexpr double kDataCheckSeconds = 5;
 
 constexpr double kEvaluatingEverySeconds = 10;
 
+/// Refuses a model that cannot fit before anything of it is made.
+RunDevice OpenFittingDevice(const TrainerSpec& spec, int64_t vocab_size, EventSink& events) {
+  RunDevice device = OpenDevice(spec.device, events);
+  if (!device.is_cuda()) return device;
+  const MemoryNeed need = EstimateMemory({.run = spec.run,
+                                          .vocab_size = vocab_size,
+                                          .world_size = spec.world_size,
+                                          .is_narrow = device.is_narrow,
+                                          .is_device = true});
+  RequireFits(need, device.memory_bytes, device.name, spec.run.train);
+  events.Emit(LogLine{.severity = Severity::kInfo,
+                      .text = fmt::format("about {:.2f} GB of the {:.2f} GB of {} will be used",
+                                          static_cast<double>(need.Total()) / 1e9,
+                                          static_cast<double>(device.memory_bytes) / 1e9, device.name)});
+  return device;
+}
+
+bool IsNarrow(const RunDevice& device, const TrainSpec& train) {
+  return device.is_narrow && train.param_dtype != "fp32";
+}
+
+at::TensorOptions WeightOptions(const RunDevice& device, const TrainSpec& train) {
+  return at::TensorOptions(IsNarrow(device, train) ? at::kBFloat16 : at::kFloat).device(device.device);
+}
+
+/// 0: not known.
+double PeakFlopsOf(const RunDevice& device, const TrainSpec& train) {
+  if (!device.is_cuda()) return MeasurePeakFlops();
+  const GpuRow* gpu = FindGpu(device.name);
+  if (gpu == nullptr) return 0;
+  return IsNarrow(device, train) ? gpu->bf16_flops : gpu->fp32_flops;
+}
+
 }  // namespace
 
-Trainer::Trainer(const TrainerSpec& spec, EventSink& events, const std::atomic<bool>& stop_requested)
+Trainer::Trainer(const TrainerSpec& spec, EventSink& events, const std::atomic<bool>& stop_requested,
+                 std::optional<RunDevice> device)
     : spec_(spec),
       events_(events),
       stop_requested_(stop_requested),
       data_(spec, TimeLimit(kDataCheckSeconds)),
       fingerprint_(FingerprintOf(spec.run, data_.manifest())),
+      device_(device ? *device : OpenFittingDevice(spec, data_.manifest().vocab_size, events)),
       gang_(spec, fmt::format("{} attempt {} zero {}", DigestOf(fingerprint_), spec.attempt, spec.run.train.zero_stage),
             events),
-      model_(spec.run.model, spec.run.norm, data_.manifest().vocab_size, spec.run.seed),
+      model_(spec.run.model, spec.run.norm, data_.manifest().vocab_size, spec.run.seed,
+             WeightOptions(device_, spec.run.train)),
       optimizer_(model_.parameters(), spec.run.train, is_sharded() ? spec.rank : 0, is_sharded() ? spec.world_size : 1),
-      grad_sync_(gang_, model_.parameters()),
+      grad_sync_(gang_, model_.parameters(), /*is_wide=*/spec.run.train.param_dtype == "fp32_master"),
       state_copy_(gang_, model_.parameters(), optimizer_, is_sharded()),
       local_batch_(spec.run.train.batch_size / spec.world_size),
       micro_batch_(spec.run.train.micro_batch_size == 0 ? local_batch_ : spec.run.train.micro_batch_size) {
@@ -49,14 +87,15 @@ Trainer::Trainer(const TrainerSpec& spec, EventSink& events, const std::atomic<b
   int64_t num_parameters = 0;
   for (const Parameter& parameter : model_.parameters()) num_parameters += parameter.tensor.numel();
   const double flops_per_token = model_.FlopsPerToken(spec_.run.data.seq_len);
-  const double peak_flops = gang_.is_first() ? MeasurePeakFlops() * static_cast<double>(gang_.world_size()) : 0;
+  const double peak_flops =
+      gang_.is_first() ? PeakFlopsOf(device_, spec_.run.train) * static_cast<double>(gang_.world_size()) : 0;
   reports_.Start(flops_per_token, peak_flops);
   events_.Emit(Started{.first_step = step_ + 1,
                        .steps = spec_.run.train.steps,
                        .num_parameters = num_parameters,
                        .resumed_from = resumed_from_,
                        .flops_per_token = flops_per_token,
-                       .device = "cpu",
+                       .device = device_.name,
                        .torch_version = TORCH_VERSION,
                        .peak_flops = peak_flops});
 }
@@ -131,6 +170,7 @@ void Trainer::Run() {
   Evaluate();
   StartCheckpoint();
   FinishCheckpoints();
+  ReportDeviceMemory();
   events_.Emit(Finished{.step = step_, .diverged = false});
 }
 
@@ -159,7 +199,8 @@ void Trainer::ForwardBackward(const std::vector<Batch>& batches, int64_t step, S
   const double micro_batch_weight = 1.0 / static_cast<double>(batches.size() * gang_.world_size());
 
   if (are_layers_due) result->layers.emplace();
-  double loss_sum = 0;
+  // Read when all is under way: a GPU would have to be waited for after each.
+  std::vector<std::pair<double, at::Tensor>> weighted_losses;
   grad_sync_.ZeroGradients();
   for (size_t micro = 0; micro < batches.size(); ++micro) {
     const Batch& batch = batches[micro];
@@ -175,11 +216,13 @@ void Trainer::ForwardBackward(const std::vector<Batch>& batches, int64_t step, S
     const double weight = is_token_mean ? static_cast<double>(batch.num_targets) /
                                               static_cast<double>(std::max<int64_t>(1, result->tokens))
                                         : micro_batch_weight;
-    loss.backward(at::full({}, weight, at::kFloat));
-    loss_sum += weight * loss.item<double>();
+    loss.backward(at::full({}, weight, loss.options()));
+    weighted_losses.emplace_back(weight, loss.detach());
     result->phases.backward += watch.Lap();
   }
   grad_sync_.Finish();
+  double loss_sum = 0;
+  for (const auto& [weight, loss] : weighted_losses) loss_sum += weight * loss.item<double>();
   // One small sum carries all that the ranks must agree on before the weights change.
   const at::Tensor shared = at::tensor({loss_sum, stop_requested_.load() ? 1.0 : 0.0}, at::kDouble);
   gang_.Sum(shared);
@@ -192,7 +235,7 @@ void Trainer::Update(int64_t step, StepResult* result) {
   const c10::AutoGradMode no_grad(false);
   Stopwatch watch;
   const std::vector<at::Tensor> gradients = Gradients();
-  if (optimizer_.rounding() == Rounding::kAll) {
+  if (optimizer_.rounding() == Rounding::kAll && !IsNarrow(device_, spec_.run.train)) {
     ForEachPiece(gradients, [](size_t, size_t, float* values, int64_t count) { RoundToBfloat16(values, count); });
   }
   result->grad_norms = NormsOf(gradients);
@@ -237,7 +280,20 @@ void Trainer::EndDiverged(const StepResult& result, const std::string& why) {
 
 Trainer::Batch Trainer::EmptyBatch(int64_t count) const {
   const int64_t seq_len = spec_.run.data.seq_len;
-  return {.inputs = at::empty({count, seq_len}, at::kLong), .targets = at::empty({count, seq_len}, at::kLong)};
+  const at::TensorOptions options = at::TensorOptions(at::kLong).pinned_memory(device_.is_cuda());
+  return {.inputs = at::empty({count, seq_len}, options), .targets = at::empty({count, seq_len}, options)};
+}
+
+void Trainer::Upload(Batch* batch) const {
+  batch->inputs = batch->inputs.to(device_.device, batch->inputs.scalar_type(), /*non_blocking=*/true);
+  batch->targets = batch->targets.to(device_.device, batch->targets.scalar_type(), /*non_blocking=*/true);
+}
+
+void Trainer::ReportDeviceMemory() {
+  if (!device_.is_cuda() || !gang_.is_first()) return;
+  events_.Emit(LogLine{.severity = Severity::kInfo,
+                       .text = fmt::format("at most {:.2f} GB of {} were in use",
+                                           static_cast<double>(PeakDeviceBytes(device_)) / 1e9, device_.name)});
 }
 
 std::vector<Trainer::Batch> Trainer::TrainBatches(int64_t step) {
@@ -247,6 +303,7 @@ std::vector<Trainer::Batch> Trainer::TrainBatches(int64_t step) {
     Batch batch = EmptyBatch(micro_batch_);
     batch.num_targets = data_.ReadTrain(step, first + begin, micro_batch_, batch.inputs.data_ptr<int64_t>(),
                                         batch.targets.data_ptr<int64_t>());
+    Upload(&batch);
     batches.push_back(std::move(batch));
   }
   return batches;
@@ -256,6 +313,7 @@ Trainer::Batch Trainer::ValidationBatch(int64_t first, int64_t count) {
   Batch batch = EmptyBatch(count);
   batch.num_targets =
       data_.ReadValidation(first, count, batch.inputs.data_ptr<int64_t>(), batch.targets.data_ptr<int64_t>());
+  Upload(&batch);
   return batch;
 }
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "worker/trainer/data/batch_reader.h"
+#include "worker/trainer/device/run_device.h"
 #include "worker/trainer/events.h"
 #include "worker/trainer/model/transformer.h"
 #include "worker/trainer/spec.h"
@@ -35,7 +36,9 @@ class Trainer {
  public:
   /// Opens the data, meets the gang, builds the model and loads the newest checkpoint. Throws PermanentError for what
   /// would fail again (spec, dataset, a checkpoint of another spec), other exceptions for what may not.
-  Trainer(const TrainerSpec& spec, EventSink& events, const std::atomic<bool>& stop_requested);
+  /// `device` is where it computes; without it, what spec.device wishes for is looked for.
+  Trainer(const TrainerSpec& spec, EventSink& events, const std::atomic<bool>& stop_requested,
+          std::optional<RunDevice> device = {});
   ~Trainer();
 
   /// Trains to the end, to a stop, or to divergence, and reports it; the weights then are those of the last update
@@ -47,7 +50,7 @@ class Trainer {
 
  private:
   struct Batch {
-    at::Tensor inputs;        // int64 [sequences, seq_len]
+    at::Tensor inputs;        // int64 [sequences, seq_len], on the device.
     at::Tensor targets;       // int64 [sequences, seq_len]
     int64_t num_targets = 0;  // Those that are not kIgnoredTarget.
   };
@@ -62,6 +65,9 @@ class Trainer {
   std::vector<Batch> TrainBatches(int64_t step);
   Batch ValidationBatch(int64_t first, int64_t count);
   Batch EmptyBatch(int64_t count) const;
+  /// Begins to copy it to the device.
+  void Upload(Batch* batch) const;
+  void ReportDeviceMemory();
   std::vector<at::Tensor> Gradients() const;
   /// Why the run is over with this update, or nothing. All ranks see the same values and agree.
   std::string Divergence(const StepResult& result);
@@ -81,6 +87,7 @@ class Trainer {
   const std::atomic<bool>& stop_requested_;
   BatchReader data_;
   Fingerprint fingerprint_;
+  RunDevice device_;
   Gang gang_;
   Transformer model_;
   Adam optimizer_;

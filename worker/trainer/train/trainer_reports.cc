@@ -71,7 +71,8 @@ void AddWeightStats(const std::vector<const Parameter*>& parameters, LayerStats*
   for (const Parameter* parameter : parameters) {
     if (parameter->tensor.dim() >= 2) matrices.push_back(parameter->tensor);
     if (!IsNormGain(*parameter)) continue;
-    const float* gains = parameter->tensor.data_ptr<float>();
+    const at::Tensor host = parameter->tensor.detach().to(at::kCPU, at::kFloat);
+    const float* gains = host.const_data_ptr<float>();
     for (int64_t i = 0; i < parameter->tensor.numel(); ++i) {
       const double gain = gains[i];
       stats->norm_gain_min = count == 0 ? gain : std::min(*stats->norm_gain_min, gain);

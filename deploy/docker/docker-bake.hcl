@@ -1,9 +1,10 @@
 # docker buildx bake -f deploy/docker/docker-bake.hcl [coordinator worker-cpu worker-cuda cli]
-# REGISTRY=registry.example.org/normlab TAG=0.1.0 docker buildx bake -f deploy/docker/docker-bake.hcl --push
+# REGISTRY=registry.example.org/normlab TAG=0.1.0 REVISION=$(git rev-parse --short=10 HEAD) docker buildx bake \
+#   -f deploy/docker/docker-bake.hcl --push
 variable "REGISTRY" { default = "" }
 variable "TAG" { default = "dev" }
 variable "VERSION" { default = "0.1.0" }
-variable "REVISION" { default = "unknown" }
+variable "REVISION" { default = "" }
 variable "BASE" { default = "docker.io/library/debian:bookworm-20250520-slim" }
 variable "JOBS" { default = "4" }
 

@@ -3,8 +3,10 @@
 import json
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import unittest
 
 try:
@@ -49,6 +51,19 @@ class Generated(unittest.TestCase):
             self.assertIn(by_name[name].split()[0], ("${BASE}", "runtime"))
             self.assertEqual(re.findall(r"^USER (.*)$", by_name[name], re.MULTILINE)[-1], "10001:10001", name)
             self.assertNotRegex(by_name[name], r"g\+\+ |ninja|-dev\b")
+
+    @unittest.skipUnless(shutil.which("cmake"), "no cmake: what programs of images say of their build is not tried")
+    def test_programs_of_an_image_say_its_revision(self):
+        stages = (DOCKER / "Dockerfile").read_text().split("\nFROM ")
+        compiling = [stage for stage in stages if "cmake -G Ninja" in stage]
+        self.assertEqual(len(compiling), 3)
+        for stage in compiling:
+            self.assertRegex(stage, r'(?s)\nARG REVISION=\n.* -DNORMLAB_COMMIT="\$REVISION" ')
+        with tempfile.TemporaryDirectory() as folder:  # No checkout.
+            for commit, wanted in (("0e12345678", '"1.2.3+0e12345678"'), ("", '"1.2.3"')):
+                subprocess.run(["cmake", f"-DSOURCE={folder}", "-DVERSION=1.2.3", f"-DCOMMIT={commit}", f"-DOUTPUT={folder}/id.cc",
+                                "-P", ROOT / "cmake" / "write_build_id.cmake"], check=True)
+                self.assertIn(wanted, pathlib.Path(folder, "id.cc").read_text())
 
     def test_the_charts_version_is_the_projects(self):
         version = re.search(r"project\(normlab VERSION ([0-9.]+)", (ROOT / "CMakeLists.txt").read_text())[1]

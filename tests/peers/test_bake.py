@@ -39,7 +39,7 @@ class BakeFileTest(unittest.TestCase):
             self.assertIn(f'name("{name}")'.replace('"', ""), str(self.targets[name]["tags"]).replace('"', "").replace("\\", ""))
 
     def test_every_argument_exists_and_has_the_dockerfiles_default(self):
-        declared = dict(re.findall(r"^ARG (\w+)=(\S+)", self.dockerfile, re.MULTILINE))
+        declared = dict(re.findall(r"^ARG (\w+)=(\S*)", self.dockerfile, re.MULTILINE))
         arguments = set(self.targets["common"]["args"])
         self.assertEqual(arguments, set(declared))
         self.assertLessEqual(arguments, set(self.variables))

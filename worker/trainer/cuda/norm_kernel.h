@@ -281,8 +281,7 @@ NORMLAB_DEVICE void RunNormBackward(const NormBackward<TWeight, TGrad, TX>& a, T
   WritePart(team, columns, a.width, gain_sums, a.gain_parts);
   if constexpr (kHasBias) WritePart(team, columns, a.width, bias_sums, a.bias_parts);
   if (a.alpha_parts == nullptr) return;
-  // One team of the whole block, whatever the rows' teams were. Its slots may still be read by their last reduction.
-  thread.Barrier();
+  // One team of the whole block, whatever the rows' teams were; its slots are free, as rows of kDyt reduce nothing.
   Team<Thread> block(thread, thread.block_size());
   const float alpha = block.Sum(alpha_sum);
   if (thread.index() == 0) a.alpha_parts[thread.block()] = alpha;

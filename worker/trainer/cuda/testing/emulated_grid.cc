@@ -4,6 +4,7 @@
 #include <ucontext.h>
 
 #include <algorithm>
+#include <iterator>
 #include <limits>
 #include <memory>
 #include <numeric>
@@ -35,13 +36,15 @@ class EmulatedBlock {
     std::vector<int> waiting(fibers_.size());
     std::iota(waiting.begin(), waiting.end(), 0);
     while (!waiting.empty()) {
-      std::shuffle(waiting.begin(), waiting.end(), *order);
-      const int64_t events = events_;
-      for (const int i : waiting) {
-        Resume(i);
+      // One warp runs ahead as far as it can: then it meets what the others have not read yet.
+      const int favoured = waiting[(*order)() % waiting.size()] / kWarpSize;
+      std::vector<int> ahead;
+      std::copy_if(waiting.begin(), waiting.end(), std::back_inserter(ahead),
+                   [&](int i) { return i / kWarpSize == favoured; });
+      while (RunOnce(&ahead, order)) {
       }
       std::erase_if(waiting, [&](int i) { return fibers_[i].has_ended; });
-      if (events_ == events) {
+      if (!waiting.empty() && !RunOnce(&waiting, order)) {
         throw std::logic_error("block " + std::to_string(block_) + ": " + std::to_string(waiting.size()) +
                                " threads wait for others that have ended");
       }
@@ -70,6 +73,15 @@ class EmulatedBlock {
   }
 
  private:
+  /// Lets each go on until it waits. False if none could.
+  bool RunOnce(std::vector<int>* waiting, std::mt19937* order) {
+    std::shuffle(waiting->begin(), waiting->end(), *order);
+    const int64_t events = events_;
+    for (const int i : *waiting) Resume(i);
+    std::erase_if(*waiting, [&](int i) { return fibers_[i].has_ended; });
+    return events_ != events;
+  }
+
   struct Fiber {
     ucontext_t
         context;  // Enters the fiber; from then on it goes through `place`, as swapcontext costs two system calls.

@@ -39,7 +39,7 @@ LIBRARIES = (
      r"common/(spec|grpc|pb_)[^/]*|coordinator/(store|service|testing)/.*|coordinator/[^/]*|worker/agent/.*|(cli|bench|tests)/.*"),
     (r"rocksdb/.*", r"coordinator/store/(rocksdb_store(_test)?\.cc|testing/faulty_disk\.h)"),
     (r"prometheus/.*", r"coordinator/metrics/.*|common/(disk_metrics|metrics_page|metrics_server)[^/]*|worker/agent/(run_)?metrics[^/]*|(coordinator|worker/agent)/main\.cc|worker/agent/.*_test\.cc"),
-    (r"(cuda|nccl|cublas)[^/]*\.h", r"worker/trainer/cuda/.*|worker/trainer/train/grad_sync\.cc"),
+    (r"(cuda|nccl|cublas)[^/]*\.h", r"worker/trainer/cuda/.*"),
 )
 
 _INCLUDE = re.compile(r'^\s*#\s*include\s*["<]([^">]+)[">]', re.MULTILINE)

@@ -2,6 +2,7 @@
 
 #include <ATen/ops/zeros.h>
 #include <arpa/inet.h>
+#include <dlfcn.h>
 #include <fmt/format.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -16,6 +17,8 @@
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 #include <utility>
+
+#include "worker/trainer/device/nccl.h"
 
 namespace normlab::trainer {
 namespace {
@@ -114,12 +117,32 @@ void MeetAll(c10d::Store& store, const TrainerSpec& spec, const std::string& spe
   }
 }
 
-/// The only place that knows which library carries the tensors.
-c10::intrusive_ptr<c10d::Backend> MakeBackend(const TrainerSpec& spec, const StorePtr& store) {
+c10::intrusive_ptr<c10d::Backend> MakeGloo(const TrainerSpec& spec, const StorePtr& store) {
   auto options = c10d::ProcessGroupGloo::Options::create(kCollectiveTimeout);
   options->devices.push_back(c10d::ProcessGroupGloo::createDeviceForHostname(spec.bind_host));
   return c10::make_intrusive<c10d::ProcessGroupGloo>(c10::make_intrusive<c10d::PrefixStore>("gloo", store), spec.rank,
                                                      spec.world_size, std::move(options));
+}
+
+/// Settings of c10d that the environment has not set otherwise; read when the backend is made.
+void SetNcclDefaults() {
+  // A collective that fails or takes too long: abort the communicators, then end the process. The agent sees that.
+  setenv("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1", /*overwrite=*/0);
+  // The watchdog itself is watched: a thread that hangs in a driver call ends the process as well.
+  setenv("TORCH_NCCL_ENABLE_MONITORING", "1", /*overwrite=*/0);
+  setenv("TORCH_NCCL_HEARTBEAT_TIMEOUT_SEC", "180", /*overwrite=*/0);
+}
+
+c10::intrusive_ptr<c10d::Backend> MakeNcclBackend(const TrainerSpec& spec, const StorePtr& store) {
+  auto* const make = reinterpret_cast<MakeNccl*>(dlsym(RTLD_DEFAULT, kMakeNccl));
+  if (make == nullptr) {
+    throw std::runtime_error(
+        "a gang on GPUs needs NCCL, which is in libnormlab_cuda.so, and that is not loaded: take a build with CUDA "
+        "(./dev build cuda, or the bundle of ./dev bundle cuda)");
+  }
+  SetNcclDefaults();
+  return c10::intrusive_ptr<c10d::Backend>::reclaim(make(c10::make_intrusive<c10d::PrefixStore>("nccl", store),
+                                                         spec.rank, spec.world_size, kCollectiveTimeout.count()));
 }
 
 class WorkPending : public Gang::Pending {
@@ -135,16 +158,21 @@ class WorkPending : public Gang::Pending {
 
 struct Gang::Impl {
   StorePtr store;
-  c10::intrusive_ptr<c10d::Backend> backend;
+  c10::intrusive_ptr<c10d::Backend> gloo;
+  c10::intrusive_ptr<c10d::Backend> nccl;  // Null on a CPU.
+
+  /// Of the library that carries such a tensor.
+  c10d::Backend& For(const at::Tensor& tensor) const { return tensor.is_cuda() ? *nccl : *gloo; }
 };
 
-Gang::Gang(const TrainerSpec& spec, const std::string& spec_digest, EventSink& events)
+Gang::Gang(const TrainerSpec& spec, const std::string& spec_digest, EventSink& events, c10::Device device)
     : rank_(spec.rank), world_size_(spec.world_size) {
   if (world_size_ == 1) return;
   impl_ = std::make_unique<Impl>();
   impl_->store = OpenStore(spec, events);
   MeetAll(*impl_->store, spec, spec_digest);
-  impl_->backend = MakeBackend(spec, impl_->store);
+  impl_->gloo = MakeGloo(spec, impl_->store);
+  if (device.is_cuda()) impl_->nccl = MakeNcclBackend(spec, impl_->store);
 }
 
 Gang::~Gang() = default;
@@ -155,15 +183,15 @@ void Gang::Broadcast(const std::vector<at::Tensor>& tensors, int from) {
   options.rootRank = from;
   for (const at::Tensor& tensor : tensors) {
     std::vector<at::Tensor> list = {tensor.detach()};
-    impl_->backend->broadcast(list, options)->wait();
+    impl_->For(tensor).broadcast(list, options)->wait();
   }
 }
 
 void Gang::SendToFirst(const at::Tensor& tensor, int from) {
   if (!impl_ || from == 0) return;
   std::vector<at::Tensor> list = {tensor.detach()};
-  if (rank_ == from) impl_->backend->send(list, /*dstRank=*/0, /*tag=*/from)->wait();
-  if (rank_ == 0) impl_->backend->recv(list, from, /*tag=*/from)->wait();
+  if (rank_ == from) impl_->For(tensor).send(list, /*dstRank=*/0, /*tag=*/from)->wait();
+  if (rank_ == 0) impl_->For(tensor).recv(list, from, /*tag=*/from)->wait();
 }
 
 void Gang::Sum(const at::Tensor& tensor) {
@@ -173,7 +201,7 @@ void Gang::Sum(const at::Tensor& tensor) {
 std::unique_ptr<Gang::Pending> Gang::StartSum(const at::Tensor& tensor) {
   if (!impl_) return nullptr;
   std::vector<at::Tensor> list = {tensor};
-  return std::make_unique<WorkPending>(impl_->backend->allreduce(list, c10d::AllreduceOptions()));
+  return std::make_unique<WorkPending>(impl_->For(tensor).allreduce(list, c10d::AllreduceOptions()));
 }
 
 void Gang::Barrier() { Sum(at::zeros({1})); }

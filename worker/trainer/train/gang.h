@@ -1,6 +1,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/Device.h>
 
 #include <memory>
 #include <string>
@@ -11,9 +12,13 @@
 
 namespace normlab::trainer {
 
-/// The processes of one attempt, joined through c10d's TCPStore and Gloo. With one process everything here does
-/// nothing. All ranks must call the same methods in the same order with equal shapes. A peer that dies makes the next
-/// call throw at once, one that hangs after two minutes. One thread.
+/// The processes of one attempt, joined through c10d's TCPStore and Gloo; tensors on a GPU go through NCCL. With one
+/// process everything here does nothing. All ranks must call the same methods in the same order with equal shapes. A
+/// peer that dies makes the next call throw at once, one that hangs after two minutes. One thread.
+///
+/// NCCL calls return when they are queued: later work on the GPU waits for them, the host does not. Where a peer is
+/// gone they never end; then c10d's watchdog aborts the communicators and ends the process, unless the next call for a
+/// tensor of the host, which each update makes, has seen it before and thrown.
 class Gang {
  public:
   /// A sum that is under way.
@@ -27,7 +32,8 @@ class Gang {
   /// Meets the other ranks. Rank 0 listens on a free port of `bind_host` and reports it at once. Throws
   /// std::runtime_error that names the ranks that did not come within a minute, PermanentError if their specs
   /// (`spec_digest`) are not the same.
-  Gang(const TrainerSpec& spec, const std::string& spec_digest, EventSink& events);
+  /// With a GPU as `device` it needs libnormlab_cuda.so.
+  Gang(const TrainerSpec& spec, const std::string& spec_digest, EventSink& events, c10::Device device = c10::kCPU);
   ~Gang();
 
   int rank() const { return rank_; }

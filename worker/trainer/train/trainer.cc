@@ -74,7 +74,7 @@ Trainer::Trainer(const TrainerSpec& spec, EventSink& events, const std::atomic<b
       fingerprint_(FingerprintOf(spec.run, data_.manifest())),
       device_(device ? *device : OpenFittingDevice(spec, data_.manifest().vocab_size, events)),
       gang_(spec, fmt::format("{} attempt {} zero {}", DigestOf(fingerprint_), spec.attempt, spec.run.train.zero_stage),
-            events),
+            events, device_.device),
       model_(spec.run.model, spec.run.norm, data_.manifest().vocab_size, spec.run.seed,
              WeightOptions(device_, spec.run.train)),
       optimizer_(model_.parameters(), spec.run.train, is_sharded() ? spec.rank : 0, is_sharded() ? spec.world_size : 1),

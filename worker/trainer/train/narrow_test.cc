@@ -10,7 +10,10 @@
 #include <atomic>
 #include <cmath>
 #include <filesystem>
+#include <fstream>
 #include <map>
+#include <string>
+#include <vector>
 
 #include "worker/trainer/model/portable.h"
 #include "worker/trainer/testing/tiny_dataset.h"
@@ -84,6 +87,24 @@ TEST_P(NarrowTest, AnInterruptedRunHasTheLossesOfOneLeftAlone) {
   EXPECT_LT(before.by_step.size(), whole.by_step.size());
   for (const auto& [step, loss] : after.by_step) EXPECT_EQ(loss, whole.by_step.at(step)) << step;
   EXPECT_EQ(after.by_step.rbegin()->first, whole.by_step.rbegin()->first);
+}
+
+class CpuRunTest : public NarrowTest {};
+INSTANTIATE_TEST_SUITE_P(ParamDtypes, CpuRunTest, ::testing::Values("fp32"),
+                         [](const auto& info) { return std::string(info.param); });
+
+TEST_P(CpuRunTest, LoadsNoCudaLibraryWhateverTheHostHas) {
+  Losses losses;
+  TrainerSpec spec = Spec("checkpoints");
+  spec.device = "cpu";
+  Trainer(spec, losses, losses.stop).Run();
+  std::ifstream maps("/proc/self/maps");
+  for (std::string line; std::getline(maps, line);) {
+    // libcudart and libcupti are needed by LibTorch's CPU part itself.
+    for (const char* name : {"libcuda.so", "libtorch_cuda", "libc10_cuda", "libnormlab_cuda", "libnccl", "libcublas"}) {
+      EXPECT_EQ(line.find(name), std::string::npos) << line;
+    }
+  }
 }
 
 TEST(FusedAdamTest, UpdatesAsTheCpusKernelDoes) {

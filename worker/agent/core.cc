@@ -104,6 +104,9 @@ void AgentCore::StartWanted() {
     session_.Report(key.ToProto(), std::move(stopped));
     return ReportNotStarted(key, "this worker is ending");
   }
+  // The stream that it came on has ended. The next one's hello says, or said in this very step, that it does not run;
+  // whoever still wants it says so again.
+  if (!session_.is_welcome()) return;
   auto trainer = host_->StartTrainer(key, start);
   if (!trainer.ok()) {
     const std::string why(trainer.status().message());

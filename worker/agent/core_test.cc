@@ -19,17 +19,18 @@ using testing::HasSubstr;
 struct Wire {
   std::vector<v1::WorkerMessage> sent;
   std::vector<v1::CoordinatorMessage> arrived;
+  std::optional<absl::Status> ended;  // Of the present stream; the next one takes it away.
 };
 
 class WireStream final : public Stream {
  public:
-  explicit WireStream(Wire& wire) : wire_(wire) {}
+  explicit WireStream(Wire& wire) : wire_(wire) { wire_.ended.reset(); }
   void Send(v1::WorkerMessage message) override { wire_.sent.push_back(std::move(message)); }
   size_t backlog() const override { return 0; }
   void HalfClose() override {}
   void Cancel() override {}
   std::vector<v1::CoordinatorMessage> Take() override { return std::exchange(wire_.arrived, {}); }
-  std::optional<absl::Status> ended() const override { return std::nullopt; }
+  std::optional<absl::Status> ended() const override { return wire_.ended; }
 
  private:
   Wire& wire_;
@@ -52,11 +53,15 @@ class CoreTest : public testing::Test, private TrainerHost {
  protected:
   CoreTest() {
     core_.Step(kNone);
+    Welcome();
+    core_.Step(kNone);
+  }
+
+  void Welcome() {
     v1::CoordinatorMessage welcome;
     welcome.mutable_welcome()->mutable_lease()->set_seconds(30);
     welcome.mutable_welcome()->mutable_heartbeat_interval()->set_seconds(10);
     wire_.arrived.push_back(welcome);
-    core_.Step(kNone);
   }
 
   void Start(int attempt) {
@@ -127,6 +132,22 @@ TEST_F(CoreTest, StartsWhatWaitedUntilTheLeaseWasRenewed) {
   wire_.arrived.push_back(renewed);
   core_.Step(kNone);
   EXPECT_EQ(num_started_, 1);
+}
+
+TEST_F(CoreTest, StartsNothingFromAStreamThatHasEnded) {
+  // The next stream's hello, which may go out in the same step, says that nothing runs.
+  Start(1);
+  wire_.ended = absl::UnavailableError("connection reset");
+  core_.Step(kNone);
+  clock_.Advance(absl::Seconds(5));
+  core_.Step(kNone);
+  ASSERT_TRUE(wire_.sent.back().has_hello());
+  EXPECT_THAT(wire_.sent.back().hello().running(), testing::IsEmpty());
+  EXPECT_EQ(num_started_, 0);
+  Welcome();
+  Start(1);
+  core_.Step(kNone);
+  EXPECT_EQ(num_started_, 1) << "asked for again";
 }
 
 TEST_F(CoreTest, StartsNothingInTheStepThatDrains) {

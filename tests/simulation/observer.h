@@ -78,7 +78,7 @@ class Observer {
   Coverage coverage;
 
  private:
-  static constexpr size_t kLinesMax = 80;
+  static constexpr size_t kLinesMax = 2000;
 
   const Timeline& timeline_;
   const absl::Time start_ = timeline_.now();

@@ -40,6 +40,20 @@ std::string RunText(const Run& run) {
       run.progress.step, checkpoint ? checkpoint->name : "-", run.progress.diverged, run.revision, run.reason);
 }
 
+/// What is due first, and who for: several can be due at one moment.
+std::optional<std::pair<absl::Time, std::string>> FirstDue(const State& state) {
+  std::optional<std::pair<absl::Time, std::string>> first;
+  if (!state.worker_deadlines.empty()) {
+    const auto& [time, worker] = *state.worker_deadlines.begin();
+    first = {time, worker.name};
+  }
+  if (!state.backoffs.empty()) {
+    const auto& [time, run] = *state.backoffs.begin();
+    if (!first || time < first->first) first = {time, run.ToString()};
+  }
+  return first;
+}
+
 bool HasLeader(const Run& run) { return !run.ranks.empty() && run.ranks[0] != engine::RankState::kEnded; }
 
 }  // namespace
@@ -64,10 +78,12 @@ void Rules::OnTick(const State& state, const engine::Changes& changes, absl::Tim
   CheckMessages(changes);
   CheckHistory(changes);
   if (++num_ticks_ % kIndexCheckInterval == 0) CheckIndexes(state);
-  const std::optional<absl::Time> next = engine::NextDeadline(state);
+  const auto next = FirstDue(state);
   // What became due in this tick is for the next one.
-  const bool is_late = next && *next <= now;
-  if (is_late && late_ == next) observer_.Break("a tick left something that was due");
+  const bool is_late = next && next->first <= now;
+  if (is_late && late_ == next) {
+    observer_.Break("a tick left what was due for {} at {}", next->second, absl::FormatTime(next->first));
+  }
   late_ = is_late ? next : std::nullopt;
 }
 
@@ -163,7 +179,7 @@ void Rules::CheckMove(const State& state, const Run* before, const Run& after) {
 /// The run shows what trainers of its attempt did, not what others said in its name, and nothing twice.
 void Rules::CheckProgress(const Run& run) {
   const auto attempt = fabric_.attempts.find({run.id, run.attempt});
-  const bool has_started = engine::IsLive(run.state) && run.ranks[0] >= engine::RankState::kStarted;
+  const bool has_started = engine::IsLive(run.state) && run.ranks[0] == engine::RankState::kStarted;
   if (attempt == fabric_.attempts.end() || !has_started || attempt->second.first_step == 0) return;
   const Fabric::Attempt& truth = attempt->second;
   const int64_t step = run.progress.step;
@@ -173,7 +189,7 @@ void Rules::CheckProgress(const Run& run) {
   }
   const auto before = shadow_.find(run.id);
   if (before == shadow_.end() || before->second.attempt != run.attempt) return;
-  const bool had_started = !before->second.ranks.empty() && before->second.ranks[0] >= engine::RankState::kStarted;
+  const bool had_started = !before->second.ranks.empty() && before->second.ranks[0] == engine::RankState::kStarted;
   if (had_started && before->second.progress.step > step) {
     observer_.Break("{} attempt {} went from step {} back to {}", run.id.ToString(), run.attempt,
                     before->second.progress.step, step);

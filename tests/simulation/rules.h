@@ -74,7 +74,7 @@ class Rules {
   int num_ticks_ = 0;
   int num_occupied_ = 0;  // Workers, after the last tick.
   int64_t revision_ = 0;
-  std::optional<absl::Time> late_;  // What was due after the last tick.
+  std::optional<std::pair<absl::Time, std::string>> late_;  // What was due after the last tick, and who for.
   std::map<agent::AttemptKey, std::string> started_on_;
   std::map<RunId, int> highest_attempt_;
   std::set<std::pair<RunId, int>> finished_;  // Acknowledged.

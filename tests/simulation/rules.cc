@@ -150,6 +150,18 @@ bool Rules::IsRequeued(const Run& before, const Run& after) const {
   return may_requeue_(after.id) && (after.state == RunState::kQueued || after.attempt != before.attempt);
 }
 
+/// Whether every rank was started and lives under the agent that started it.
+bool Rules::AllLive(const Run& run) const {
+  const auto attempt = fabric_.attempts.find({run.id, run.attempt});
+  if (attempt == fabric_.attempts.end()) return false;
+  for (int rank = 0; rank < static_cast<int>(run.gang.size()); ++rank) {
+    const auto agent = started_on_.find({run.id, run.attempt, rank});
+    if (agent == started_on_.end() || ended_agents_.contains(agent->second)) return false;
+    if (attempt->second.ranks[static_cast<size_t>(rank)] == nullptr) return false;
+  }
+  return true;
+}
+
 void Rules::CheckMove(const State& state, const Run* before, const Run& after) {
   if (before == nullptr) return;
   const std::string id = after.id.ToString();
@@ -171,6 +183,10 @@ void Rules::CheckMove(const State& state, const Run* before, const Run& after) {
   }
   if (before->outcome == engine::Outcome::kFinished && after.attempt != before->attempt && !was_asked) {
     observer_.Break("{} does work again that was finished", id);
+  }
+  if (after.cause == engine::Cause::kWorkerRestarted && engine::IsLive(before->state) && !engine::IsLive(after.state) &&
+      AllLive(*before)) {
+    observer_.Break("{} is said to have died with its worker's agent, and all ranks live", id);
   }
   if (after.cause == engine::Cause::kPreempted && before->cause != after.cause) ++observer_.coverage.preemptions;
   if (after.cause == engine::Cause::kWorkerLost && before->cause != after.cause) ++observer_.coverage.leases_lost;

@@ -43,6 +43,9 @@ class Rules {
   /// A trainer begins; `agent` is "WORKER-INCARNATION".
   void OnTrainerStart(const agent::AttemptKey& key, const std::string& agent);
 
+  /// The agent's process is gone.
+  void OnAgentEnd(const std::string& agent) { ended_agents_.insert(agent); }
+
   /// A trainer that has a lease trains a step.
   void OnWork(const agent::AttemptKey& key, const std::string& worker);
 
@@ -56,6 +59,7 @@ class Rules {
   using MaybeRun = std::optional<engine::Run>;
 
   bool IsRequeued(const engine::Run& before, const engine::Run& after) const;
+  bool AllLive(const engine::Run& run) const;
   void CheckMove(const engine::State& state, const engine::Run* before, const engine::Run& after);
   void CheckProgress(const engine::Run& run);
   void CheckGang(const engine::State& state, const engine::Run& run);
@@ -76,6 +80,7 @@ class Rules {
   int64_t revision_ = 0;
   std::optional<std::pair<absl::Time, std::string>> late_;  // What was due after the last tick, and who for.
   std::map<agent::AttemptKey, std::string> started_on_;
+  std::set<std::string> ended_agents_;
   std::map<RunId, int> highest_attempt_;
   std::set<std::pair<RunId, int>> finished_;  // Acknowledged.
   std::map<RunId, int> requeued_after_;       // The attempt after which it was asked for again last.

@@ -133,6 +133,7 @@ void Worker::Step() {
 
 void Worker::Restart(absl::Duration down) {
   core_.reset();
+  rules_.OnAgentEnd(fmt::format("{}-{}", name_, incarnation_));
   process_.reset();
   next_step_.reset();
   ++step_token_;

@@ -95,11 +95,12 @@ ResidualNormTensors ResidualNormOp(const OptionalTensor& residual, const at::Ten
   const c10::cuda::CUDAGuard guard(branch.device());
   const int64_t rows = branch.size(0);
   const auto formula = static_cast<NormFormula>(kind);
-  NormTypes types = {.branch = branch.scalar_type(),
+  NormTypes types = {.branch = gain ? gain->scalar_type() : branch.scalar_type(),
                      .stream = residual ? sum->scalar_type() : branch.scalar_type(),
                      .output = output_type};
-  if (!residual && gain) types.branch = gain->scalar_type();
   if (!gain) types.output = types.branch;
+  // A residual that a norm made has the type of branches. This costs a pass more, under the schemes that read it there.
+  const OptionalTensor stream_residual = residual ? OptionalTensor(residual->to(types.stream)) : std::nullopt;
   at::Tensor output, inv_rms;
   if (gain) {
     output = at::empty(branch.sizes(), branch.options().dtype(output_type));
@@ -113,7 +114,7 @@ ResidualNormTensors ResidualNormOp(const OptionalTensor& residual, const at::Ten
     NormForward<TBranch, TStream, TOutput> a = {
         .rows = rows,
         .width = static_cast<int>(branch.size(1)),
-        .residual = InputOf<TStream>(residual, branch, "the residual"),
+        .residual = InputOf<TStream>(stream_residual, branch, "the residual"),
         .residual_scale = static_cast<float>(residual_scale),
         .branch_scale = static_cast<float>(branch_scale),
         .branch_gain = InputOf<TBranch>(branch_gain, branch, "the branch's learned scale"),

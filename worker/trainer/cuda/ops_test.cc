@@ -225,6 +225,16 @@ TEST_P(DeviceOpsTest, ResidualNormAndItsGradientEqualThoseInFloat64) {
   }
 }
 
+TEST_P(DeviceOpsTest, AResidualInTheTypeOfBranchesIsWidenedToTheStream) {
+  const Norm norm = MakeNorm(NormKind::kRms, 64, false), moved = On(norm, at::kBFloat16);
+  const at::Tensor residual = Random({5, 64}, 1), branch = Random({5, 64}, 2);
+  const at::Tensor expected = at::empty_like(branch), actual = On(expected, at::kFloat);
+  ops::ResidualNorm(&norm, {.residual = residual, .branch = branch}, expected, at::kDouble, false, false);
+  ops::ResidualNorm(&moved, {.residual = On(residual, at::kBFloat16), .branch = On(branch, at::kBFloat16)}, actual,
+                    at::kFloat, false, false);
+  EXPECT_LT(Distance(actual, expected), 1e-6);
+}
+
 TEST_P(DeviceOpsTest, SwiGluAndItsGradientEqualThoseInFloat64) {
   for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
     for (const int64_t width : {37, 344, 2048}) {

@@ -108,8 +108,7 @@ RunDevice OpenDevice(const std::string& wish, EventSink& events) {
   }
   // A host without a GPU was never meant to compute on one.
   if (AskDriver().gpu) {
-    events.Emit(
-        LogLine{.severity = Severity::kWarning, .text = fmt::format("training on the CPU: {}", device.lacks)});
+    events.Emit(LogLine{.severity = Severity::kWarning, .text = fmt::format("training on the CPU: {}", device.lacks)});
   }
   return device;
 }

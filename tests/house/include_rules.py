@@ -19,6 +19,7 @@ ROOMS = {
     "worker/trainer": ("common",),  # Of common only headers that need nothing else: is_standalone_header.
     "cli": ("proto", "common"),
     "bench": ("proto", "common"),
+    "bench/control": ("bench", "coordinator/scheduler", "proto", "common"),  # Passes in one process.
     "bench/gpu": ("bench", "worker/trainer", "common"),  # The operators that the kernels extend.
     "bench/schemes": ("bench", "worker/trainer", "common"),  # Updates of two models in one process.
     "tests": ("coordinator", "coordinator/engine", "coordinator/scheduler", "coordinator/store", "coordinator/service",

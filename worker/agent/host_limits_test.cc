@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <string>
 #include <thread>
 
 namespace normlab::agent {
@@ -13,7 +14,9 @@ constexpr std::int64_t kMebibyte = 1 << 20;
 
 class HostLimitsTest : public ::testing::Test {
  protected:
-  HostLimitsTest() : root_(std::filesystem::path(::testing::TempDir()) / "host_limits") {
+  HostLimitsTest()
+      : root_(std::filesystem::path(::testing::TempDir()) /
+              (std::string("host_limits_") + ::testing::UnitTest::GetInstance()->current_test_info()->name())) {
     std::filesystem::remove_all(root_);
     Write("proc/self/cgroup", "12:cpuset:/old\n0::/kubepods/pod7/worker\n");
   }

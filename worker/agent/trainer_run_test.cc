@@ -241,17 +241,18 @@ TEST_F(TrainerRunTest, ATrainerWithoutProgressIsKilledAndItsExitSaysThatItWasStu
 
 TEST_F(TrainerRunTest, ALongEvaluationThatGetsOnIsProgressAndNoEvent) {
   progress_ = {.timeout = absl::Seconds(60)};
+  // Two pipes: a second reader of one can still find the first writer there, and then its end.
   Start(
-      "mkfifo go\necho '{\"step\":{\"step\":1}}'\necho ready\nread word < go\n"
-      "echo '{\"evaluating\":{\"step\":1,\"sequences_done\":8,\"sequences\":900}}'\necho seen\nread word < go\n");
+      "mkfifo first second\necho '{\"step\":{\"step\":1}}'\necho ready\nread word < first\n"
+      "echo '{\"evaluating\":{\"step\":1,\"sequences_done\":8,\"sequences\":900}}'\necho seen\nread word < second\n");
   StepUntilLog("ready");
   clock_.Advance(absl::Seconds(59));
-  std::ofstream(folder_.path() / "go") << "on\n";
+  std::ofstream(folder_.path() / "first") << "on\n";
   StepUntilLog("seen");
   clock_.Advance(absl::Seconds(59));
   run_->Step();
   EXPECT_FALSE(run_->is_stopping());
-  std::ofstream(folder_.path() / "go") << "on\n";
+  std::ofstream(folder_.path() / "second") << "on\n";
   StepUntilExit();
   EXPECT_EQ(run_->exit()->code(), 0);
   for (const v1::TrainerEvent& event : events_) EXPECT_FALSE(event.has_evaluating());
